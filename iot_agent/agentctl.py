@@ -1,0 +1,154 @@
+"""`agentctl`: look at the agent and ask it for a rotation. Imports nothing heavy: it must answer at once.
+
+Exit status (sysexits.h): 0 fine, 64 wrong arguments, 69 the daemon is not running, 74 its answer makes no sense, 75 it
+cannot do that now (or a rotation waited for has not come about), 77 not allowed.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from iot_agent import __version__, control, durable, status
+from iot_agent.cli import Parser
+from iot_agent.codec import Damaged, LaterFormat, decode_record
+from iot_agent.record import Record
+
+RUN_DIRECTORY, STATE_DIRECTORY = "/run/iot-agent", "/var/lib/iot-agent"
+CLEAR_SCREEN = "\x1b[H\x1b[2J"
+EXIT_CODES = {"not-permitted": os.EX_NOPERM, "busy": os.EX_TEMPFAIL}
+
+
+def main() -> int:
+    """Run one command."""
+    arguments = _arguments()
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        return os.EX_OK
+    except BrokenPipeError:
+        return os.EX_OK  # the reader of our output has had enough
+    except PermissionError:
+        return _complain(os.EX_NOPERM, f"no permission to talk to the agent at {_socket(arguments)}; try with sudo")
+    except (FileNotFoundError, ConnectionRefusedError):
+        return _complain(os.EX_UNAVAILABLE, "the daemon is not running; start it with: systemctl start iot-agent")
+    except (OSError, ValueError) as error:
+        return _complain(os.EX_IOERR, f"the daemon at {_socket(arguments)} did not answer sensibly: {error}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = Parser(prog="agentctl", description="Look at the IoT agent of this device, and ask it for a rotation.")
+    parser.add_argument("--version", action="version", version=f"agentctl {__version__}")
+    parser.add_argument(
+        "--run", dest="run_directory", type=Path, default=os.environ.get("IOT_AGENT_RUN", RUN_DIRECTORY), metavar="DIR",
+        help="the agent's paths.run (default: $IOT_AGENT_RUN or %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--state", type=Path, default=os.environ.get("IOT_AGENT_STATE", STATE_DIRECTORY), metavar="DIR",
+        help="the agent's paths.state, read when the daemon is down (default: $IOT_AGENT_STATE or %(default)s)",
+    )  # fmt: skip
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    shown = commands.add_parser("status", help="state, identity, what comes next and when, last error and its remedy")
+    shown.add_argument("--json", action="store_true", help="for programs; the schema is in docs/status.md")
+    shown.add_argument("--watch", action="store_true", help="keep showing it, until Ctrl-C")
+    shown.set_defaults(run=_status)
+
+    rotate = commands.add_parser("rotate", help="rotate the certificate now, or join the rotation under way")
+    rotate.add_argument("--wait", type=float, metavar="SECONDS", help="wait until it is done; 75 if it is not by then")
+    rotate.set_defaults(run=_rotate)
+
+    history = commands.add_parser("history", help="what has happened to this device's certificates")
+    history.add_argument("--json", action="store_true", help="for programs: a list of {at, event, detail}")
+    history.set_defaults(run=_history)
+    return parser.parse_args()
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    while True:
+        shown, code = _report(arguments)
+        if shown is None:
+            return code
+        text = json.dumps(shown) if arguments.json else status.render(shown)
+        if arguments.watch and not arguments.json and sys.stdout.isatty():
+            text = CLEAR_SCREEN + text
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+        if not arguments.watch:
+            return code
+        time.sleep(1)
+
+
+def _report(arguments: argparse.Namespace) -> tuple[dict[str, Any] | None, int]:
+    """Ask the daemon; if it is down, say what the disk says."""
+    try:
+        return control.ask(_socket(arguments), "status")["status"], os.EX_OK
+    except (FileNotFoundError, ConnectionRefusedError):
+        record = _record_on_disk(arguments.state)
+        if record is None:
+            return None, _complain(
+                os.EX_UNAVAILABLE,
+                f"the daemon is not running, and {arguments.state} holds no record: it has not run yet, or its paths "
+                "are elsewhere (--run, --state). Start it with: systemctl start iot-agent",
+            )
+        about = {
+            "daemon": "not running; this is what the disk says",
+            "version": None,
+            "key": None,
+            "configuration": {"error": None},
+            "trouble": None,
+            "clock_trusted": time.time() >= record.time_floor,
+        }
+        return status.report(record, None, time.time(), about), os.EX_UNAVAILABLE
+
+
+def _record_on_disk(state: Path) -> Record | None:
+    for name in ("state.json", "state.json.previous"):
+        try:
+            return decode_record(durable.read(state / name))
+        except (FileNotFoundError, NotADirectoryError, Damaged, LaterFormat):
+            continue
+    return None
+
+
+def _rotate(arguments: argparse.Namespace) -> int:
+    answer = control.ask(_socket(arguments), "rotate")
+    if not answer["ok"]:
+        return _complain(EXIT_CODES.get(answer["error"], os.EX_IOERR), answer["message"])
+    sys.stdout.write(f"{answer['message']}\n")
+    if arguments.wait is None:
+        sys.stdout.write("follow it with: agentctl status --watch\n")
+        return os.EX_OK
+    deadline = time.monotonic() + arguments.wait
+    while time.monotonic() < deadline:
+        shown = control.ask(_socket(arguments), "status")["status"]
+        if shown["rotations"] > answer["rotations"]:
+            sys.stdout.write(f"rotated: {shown['identity']['certificate_id']}\n")
+            return os.EX_OK
+        time.sleep(0.2)
+    error = shown["last_error"]
+    why = f"; last error: {error['message']}. {error['remedy']}" if error else ""
+    return _complain(os.EX_TEMPFAIL, f"not rotated within {arguments.wait:.0f} s: {shown['reason']}{why}")
+
+
+def _history(arguments: argparse.Namespace) -> int:
+    events = control.ask(_socket(arguments), "history")["history"]
+    sys.stdout.write(json.dumps(events) if arguments.json else status.render_history(events) or "nothing yet")
+    sys.stdout.write("\n")
+    return os.EX_OK
+
+
+def _socket(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.run_directory) / "control.sock"
+
+
+def _complain(code: int, message: str) -> int:
+    sys.stderr.write(f"agentctl: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""X.509: keys, signing requests, reading certificates, and the check that a certificate is fit to be ours.
+
+The only importer of cryptography; never loaded by the resident daemon. References: RFC 5280 (certificates), RFC 2986
+(PKCS #10), and the AWS IoT developer guide on client certificates (the id is the SHA-256 of the DER).
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from iot_agent.errors import Fatal, Retryable
+from iot_agent.record import Certificate
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+CLOCK_TOLERANCE = 300  # seconds that the issuer's clock may be ahead of ours
+
+_GENERATORS: dict[str, Callable[[], PrivateKey]] = {
+    "ec-p256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "ec-p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "rsa-2048": lambda: rsa.generate_private_key(65537, 2048),
+    "rsa-3072": lambda: rsa.generate_private_key(65537, 3072),
+}
+ALGORITHMS = tuple(_GENERATORS)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a fit certificate must be: for this key (DER SubjectPublicKeyInfo) and serial, issued by one of `issuers`.
+
+    `issuers` is PEM text with the manufacturer CAs that this device was given; None when it was given none.
+    """
+
+    public_key: bytes
+    serial: str
+    issuers: str | None
+    now: float
+
+
+def generate_key(algorithm: str) -> bytes:
+    """Make a private key, one of `ALGORITHMS`, as unencrypted PKCS #8 PEM."""
+    return _GENERATORS[algorithm]().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def load_key(pem: bytes) -> PrivateKey:
+    """Read a private key; `Fatal("bad-credentials")` if it is not one that we make."""
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError) as error:
+        raise Fatal("bad-credentials", f"not a usable private key: {error}") from error
+    if not isinstance(key, PrivateKey):
+        raise Fatal("bad-credentials", "neither an EC nor an RSA key")
+    return key
+
+
+def public_key(key: PrivateKey) -> bytes:
+    """Give the DER SubjectPublicKeyInfo of a key."""
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def build_csr(key: PrivateKey, serial: str) -> str:
+    """Build a PKCS #10 request with subject CN = serial and nothing else: the rest is the cloud's to decide."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, serial)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return request.public_bytes(Encoding.PEM).decode()
+
+
+def check_fit(pem: str, chain: str | None, expected: Expectation) -> Certificate:
+    """Check a certificate before it is stored; `Retryable("unfit-certificate")` names the first check that fails.
+
+    It must be for our key and our name, signed by the CA it claims (one of ours, if we were given any), an end-entity
+    certificate for client authentication, and valid now.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        certificate.extensions  # noqa: B018 - parses them all: a broken extension is found here, not later
+        trusted = expected.issuers or chain
+        issuers = x509.load_pem_x509_certificates(trusted.encode()) if trusted else []
+    except ValueError as error:
+        raise _unfit(f"it, or its chain, cannot be read: {error}") from error
+    found = _facts(certificate)
+    if certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != expected.public_key:
+        raise _unfit("it is not for our key")
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if [name.value for name in names] != [expected.serial]:
+        raise _unfit(f"its subject is {certificate.subject.rfc4514_string()!r}, not CN={expected.serial}")
+    if issuers and not any(_issued_by(certificate, issuer) for issuer in issuers):
+        raise _unfit("it is not signed by the manufacturer's CA")
+    _check_purpose(certificate)
+    if found.not_before > expected.now + CLOCK_TOLERANCE:
+        raise _unfit("it is not valid yet by this device's clock")
+    if found.not_after <= expected.now:
+        raise _unfit("it has expired by this device's clock")
+    return found
+
+
+def _check_purpose(certificate: x509.Certificate) -> None:
+    extensions = certificate.extensions
+    try:
+        if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            raise _unfit("it is a CA certificate")
+    except x509.ExtensionNotFound:
+        pass  # absent means that it is not a CA (RFC 5280, 4.2.1.9)
+    try:
+        purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return  # absent means any purpose (RFC 5280, 4.2.1.12); the sample's cloud leaves it out
+    if ExtendedKeyUsageOID.CLIENT_AUTH not in purposes:
+        raise _unfit("it is not for client authentication")
+
+
+def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _facts(certificate: x509.Certificate) -> Certificate:
+    der = certificate.public_bytes(Encoding.DER)
+    return Certificate(
+        hashlib.sha256(der).hexdigest(),
+        int(certificate.not_valid_before_utc.timestamp()),
+        int(certificate.not_valid_after_utc.timestamp()),
+    )
+
+
+def _unfit(why: str) -> Retryable:
+    return Retryable("unfit-certificate", f"the issued certificate was refused: {why}")

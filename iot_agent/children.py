@@ -1,0 +1,125 @@
+"""Child processes of the daemon, bounded in time and size: a worker for one step, the reader of the configuration."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from iot_agent.codec import Damaged, Request, decode_outcome, encode_request
+from iot_agent.errors import AgentError, Retryable
+from iot_agent.record import Failed, Kind, Outcome
+from iot_agent.settings import Settings, load
+
+MAX_OUTCOME = 64 * 1024
+CONFIG_LIMIT = 20
+GRACE = 2
+
+
+class Worker:
+    """One running step. `fileno()` becomes readable when there is something to `poll` for."""
+
+    def __init__(self, request: Request) -> None:
+        given = request.settings
+        self._limit = given.key_limit if request.step is Kind.GENERATE else given.step_limit
+        self._deadline = time.monotonic() + self._limit
+        self._output = bytearray()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "iot_agent.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # its own process group: one kill reaches whatever it started
+            env=_environment(),
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018 - for mypy
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        os.set_blocking(self._stdout.fileno(), False)
+        try:
+            self._stdin.write(encode_request(request))
+            self._stdin.flush()  # and stays open: its end is the worker's end
+        except BrokenPipeError:
+            pass  # it died at once; `poll` will say so
+
+    def fileno(self) -> int:
+        """For the selector."""
+        return self._stdout.fileno()
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the step's limit."""
+        return self._deadline - time.monotonic()
+
+    def poll(self) -> Outcome | None:
+        """Give the outcome if the worker has ended, or has outlived its limit and was killed; None while it runs."""
+        if self.seconds_left <= 0:
+            self.kill()
+            return _failed(Retryable("worker-timeout", f"the step was stopped after {self._limit:.0f} s"))
+        while len(self._output) <= MAX_OUTCOME:
+            try:
+                piece = os.read(self._stdout.fileno(), MAX_OUTCOME)
+            except BlockingIOError:
+                return None
+            if not piece:
+                return self._ended()
+            self._output += piece
+        self.kill()
+        return _failed(Retryable("worker-crashed", "the step's process said far too much and was stopped"))
+
+    def _ended(self) -> Outcome:
+        try:
+            code = self._process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            code = None
+        self.kill()
+        try:
+            return decode_outcome(bytes(self._output))
+        except Damaged:
+            return _failed(Retryable("worker-crashed", f"the step's process {_how(code)} without an outcome"))
+
+    def kill(self) -> None:
+        """End it now, with everything it started, and reap it."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._stdin.close()
+        self._stdout.close()
+
+
+class BadConfiguration(Exception):
+    """The configuration was refused; the text is every problem, one a line."""
+
+
+def read_configuration(path: Path) -> Settings:
+    """Read agent.yaml in a child process; raises `BadConfiguration`."""
+    command = [sys.executable, "-P", "-m", "iot_agent.config", str(path)]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and module, no shell
+            command, capture_output=True, text=True, timeout=CONFIG_LIMIT, check=False, env=_environment()
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BadConfiguration(f"{path}: took longer than {CONFIG_LIMIT} s to read") from error
+    if done.returncode != 0:
+        raise BadConfiguration(done.stderr.strip() or f"{path}: its reader {_how(done.returncode)}")
+    return load(done.stdout)
+
+
+def _environment() -> dict[str, str]:
+    """Pass on what a child needs; what the service manager told the daemon alone is not among it."""
+    private = ("NOTIFY_", "WATCHDOG_", "LISTEN_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(private)}
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return "hung at its end"
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+
+
+def _failed(error: AgentError) -> Failed:
+    return Failed(error.code, str(error), error.remedy, fatal=False)

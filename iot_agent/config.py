@@ -1,0 +1,256 @@
+"""agent.yaml into `Settings`: units parsed once, unknown keys and bad values refused with file and line.
+
+The only importer of yaml. Run as a program (`python -m iot_agent.config FILE`) it prints the settings as JSON, or every
+problem found, one a line, and exits 78: that is how the daemon reads its configuration.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from iot_agent.schedule import Policy
+from iot_agent.settings import Settings, dump
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+REQUIRED = object()
+ALGORITHMS = ("ec-p256", "ec-p384", "rsa-2048", "rsa-3072")
+MAX_SIZE = 64 * 1024
+
+
+class BadConfiguration(Exception):
+    """One line for each problem: `file:line: key: what is wrong, and what would be right`."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one key is read: `parse` raises ValueError with the rest of the sentence."""
+
+    parse: Callable[[str], Any]
+    default: Any = REQUIRED
+
+
+def _text(value: str) -> str:
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+def _serial(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9:_-]{1,64}", value):
+        raise ValueError(f"{value!r} is not 1 to 64 letters, digits, ':', '_' or '-' (a thing name and a common name)")
+    return value
+
+
+def _client_id(value: str) -> str:
+    if not re.fullmatch(r"(\{serial\}|[A-Za-z0-9:_-]){1,128}", value):
+        raise ValueError(f"{value!r} is not letters, digits, ':', '_', '-' and {{serial}}")
+    return value
+
+
+def _prefix(value: str) -> str:
+    if not re.fullmatch(r"/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,2}", value):
+        raise ValueError(f"{value!r} is not a topic of one to three levels without wildcards, like cert-rotation")
+    return value
+
+
+def _port(value: str) -> int:
+    if not value.isdecimal() or not 0 < int(value) < 65536:  # noqa: PLR2004 - the range of a TCP port
+        raise ValueError(f"{value!r} is not a port, like 8883")
+    return int(value)
+
+
+def _span(value: str) -> float:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd])", value)
+    if not match or float(match[1]) == 0:
+        raise ValueError(f"{value!r} is not a span of time with its unit, like 30s, 5m, 12h or 90d")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def _fraction(value: str) -> float:
+    try:
+        number = Fraction(value[:-1]) / 100 if value.endswith("%") else Fraction(value)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{value!r} is not a fraction, like 2/3, 0.66 or 66%") from error
+    if not 0 < number < 1:
+        raise ValueError(f"{value!r} is not between 0 and 1")
+    return float(number)
+
+
+def _attempts(value: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= 100:  # noqa: PLR2004 - more would not be a bound
+        raise ValueError(f"{value!r} is not a whole number from 1 to 100")
+    return int(value)
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+SETTINGS = {
+    "serial": Setting(_serial),
+    "endpoint.host": Setting(_text),
+    "endpoint.port": Setting(_port, 8883),
+    "endpoint.ca_file": Setting(_text),
+    "client_id": Setting(_client_id, "{serial}-agent"),
+    "topic_prefix": Setting(_prefix, "cert-rotation"),
+    "manufacturer_ca": Setting(_text, None),
+    "bootstrap.certificate": Setting(_text),
+    "bootstrap.key": Setting(_text),
+    "keys.backend": Setting(_one_of("file"), "file"),
+    "keys.algorithm": Setting(_one_of(*ALGORITHMS), "ec-p256"),
+    "renewal.at": Setting(_fraction, Policy.renewal_fraction),
+    "renewal.spread": Setting(_fraction, Policy.renewal_spread),
+    "renewal.minimum_interval": Setting(_span, Policy.minimum_interval),
+    "retry.first": Setting(_span, Policy.retry_base),
+    "retry.longest": Setting(_span, Policy.retry_cap),
+    "retry.prove_attempts": Setting(_attempts, Policy.prove_attempts),
+    "check_in.every": Setting(_span, Policy.check_in_interval),
+    "limits.step": Setting(_span, 180.0),
+    "limits.key_generation": Setting(_span, 300.0),
+    "paths.state": Setting(_text, "/var/lib/iot-agent"),
+    "paths.run": Setting(_text, "/run/iot-agent"),
+    "log.level": Setting(_one_of("debug", "info", "warning", "error"), "info"),
+}
+SECTIONS = {key.split(".")[0] for key in SETTINGS if "." in key}
+RENEWAL_END = 0.85
+
+
+def read(path: Path) -> Settings:
+    """Read and check a configuration file; raises `BadConfiguration` with every problem found."""
+    try:
+        text = path.read_bytes()
+        if len(text) > MAX_SIZE:
+            raise BadConfiguration(f"{path}: larger than {MAX_SIZE} bytes; is this the right file?")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise BadConfiguration(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadConfiguration(f"{path}:{line}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise BadConfiguration(f"{path}: not YAML: {error}") from error
+    values, problems = _collect(root, path)
+    if problems:
+        raise BadConfiguration("\n".join(problems))
+    return _settings(values, path.absolute().parent)
+
+
+def _collect(root: yaml.Node | None, path: Path) -> tuple[dict[str, Any], list[str]]:
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    problems: list[str] = []
+    for key, node, line in _scalars(root, problems, str(path)):
+        if key in lines:
+            problems.append(f"{path}:{line}: {key}: is here for the second time (first on line {lines[key]})")
+        elif key not in SETTINGS:
+            problems.append(f"{path}:{line}: {key}: unknown key{_suggestion(key)}")
+        else:
+            try:
+                values[key] = SETTINGS[key].parse(node.value)
+            except ValueError as error:
+                problems.append(f"{path}:{line}: {key}: {error}")
+        lines[key] = line
+    problems.extend(
+        f"{path}: {key}: is required and missing"
+        for key, setting in SETTINGS.items()
+        if setting.default is REQUIRED and key not in lines
+    )
+    at, spread = (values.get(key, SETTINGS[key].default) for key in ("renewal.at", "renewal.spread"))
+    if not problems and at + spread > RENEWAL_END:
+        line = lines.get("renewal.spread") or lines["renewal.at"]
+        problems.append(f"{path}:{line}: renewal: at + spread must not pass {RENEWAL_END}: retries need the rest")
+    return values, problems
+
+
+def _scalars(root: yaml.Node | None, problems: list[str], path: str) -> Iterator[tuple[str, yaml.ScalarNode, int]]:
+    """Walk the two levels of the file: (dotted key, value node, line)."""
+    if not isinstance(root, yaml.MappingNode):
+        problems.append(f"{path}:1: must be `key: value` lines")
+        return
+    for key_node, node in root.value:
+        line = key_node.start_mark.line + 1
+        key = str(key_node.value)
+        if isinstance(node, yaml.ScalarNode) and key not in SECTIONS:
+            yield key, node, line
+        elif isinstance(node, yaml.MappingNode) and key in SECTIONS:
+            for inner_key, inner in node.value:
+                inner_line, name = inner_key.start_mark.line + 1, f"{key}.{inner_key.value}"
+                if isinstance(inner, yaml.ScalarNode):
+                    yield name, inner, inner_line
+                else:
+                    problems.append(f"{path}:{inner_line}: {name}: must be a single value")
+        elif key in SECTIONS:
+            problems.append(f"{path}:{line}: {key}: is a section; its keys belong below it, indented")
+        else:
+            problems.append(f"{path}:{line}: {key}: unknown key{_suggestion(key)}")
+
+
+def _suggestion(key: str) -> str:
+    import difflib  # noqa: PLC0415 - only when something is wrong
+
+    close = difflib.get_close_matches(key, [*SETTINGS, *SECTIONS], n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _settings(given: dict[str, Any], base: Path) -> Settings:
+    values = {key: given.get(key, setting.default) for key, setting in SETTINGS.items()}
+
+    def path(key: str) -> Path:
+        return base.joinpath(values[key])  # an absolute path stays as it is
+
+    return Settings(
+        serial=values["serial"],
+        endpoint_host=values["endpoint.host"],
+        endpoint_port=values["endpoint.port"],
+        endpoint_ca_file=path("endpoint.ca_file"),
+        client_id=values["client_id"].replace("{serial}", values["serial"]),
+        topic_prefix=values["topic_prefix"],
+        manufacturer_ca=None if values["manufacturer_ca"] is None else path("manufacturer_ca"),
+        bootstrap_certificate=path("bootstrap.certificate"),
+        bootstrap_key=path("bootstrap.key"),
+        keys_backend=values["keys.backend"],
+        keys_algorithm=values["keys.algorithm"],
+        policy=Policy(
+            renewal_fraction=values["renewal.at"],
+            renewal_spread=values["renewal.spread"],
+            minimum_interval=values["renewal.minimum_interval"],
+            retry_base=values["retry.first"],
+            retry_cap=values["retry.longest"],
+            prove_attempts=values["retry.prove_attempts"],
+            check_in_interval=values["check_in.every"],
+        ),
+        step_limit=values["limits.step"],
+        key_limit=values["limits.key_generation"],
+        state_directory=path("paths.state"),
+        run_directory=path("paths.run"),
+        log_level=values["log.level"],
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Print the settings of a file as JSON, or what is wrong with it."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m iot_agent.config FILE\n")
+        return os.EX_USAGE
+    try:
+        sys.stdout.write(dump(read(Path(arguments[0]))))
+    except BadConfiguration as error:
+        sys.stderr.write(f"{error}\n")
+        return os.EX_CONFIG
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

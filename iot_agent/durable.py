@@ -1,0 +1,70 @@
+"""The one durable write, and the careful reads beside it.
+
+A file is either the old one or the new one, whole, whatever happens in between: temporary file in the same directory,
+created with its final mode, written, fsync'ed, renamed over the old one, and the directory fsync'ed (without the last,
+a power cut loses the rename: ext4 and POSIX promise nothing else). Nothing follows a symbolic link that somebody may
+have planted in the state directory.
+"""
+
+import os
+from pathlib import Path
+
+PRIVATE, PUBLIC = 0o600, 0o644
+MAX_READ = 1024 * 1024
+
+
+def write(path: Path, content: bytes, mode: int = PRIVATE) -> None:
+    """Replace `path` durably; `mode` holds from the first byte on, whatever the umask. Raises `OSError`."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def read(path: Path) -> bytes:
+    """Read a file that we wrote: a regular one, not through a link, of at most 1 MiB. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        content = file.read(MAX_READ + 1)
+    if len(content) > MAX_READ:
+        raise OSError(f"{path} is larger than {MAX_READ} bytes")
+    return content
+
+
+def make_directory(path: Path) -> None:
+    """Create a private directory durably; fine if it is there."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.is_symlink() or not path.is_dir():
+        raise OSError(f"{path} is not a directory")
+    sync_directory(path.parent)
+
+
+def point(link: Path, target: str) -> None:
+    """Make `link` a symbolic link to `target`, in one step: a reader sees the old target or the new one."""
+    if link.is_symlink() and link.readlink() == Path(target):
+        return
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+    sync_directory(link.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames, creations and removals in `path` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Where keys live: one module a backend, one conformance suite for all of them."""

@@ -1,0 +1,67 @@
+"""Keys as files: `identities/<label>/key.pem`, mode 0600 from its first byte, PKCS #8, not encrypted.
+
+An encryption key for them would have to lie beside them; use a token where the disk may be read by others.
+"""
+
+import re
+from pathlib import Path
+
+from iot_agent import certificates, durable
+from iot_agent.errors import Fatal, Retryable
+from iot_agent.ports import Credentials
+
+OURS = re.compile(r"iot-agent-[0-9A-Za-z-]+")
+
+
+class FileKeys:
+    """The `KeyStore` whose keys are files under the directory `root`."""
+
+    backend = "file"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def generate(self, label: str, algorithm: str) -> None:
+        """Make a key durably, unless a readable one is there."""
+        try:
+            durable.make_directory(self._root / label)
+            if not self._path(label).exists():
+                durable.write(self._path(label), certificates.generate_key(algorithm))
+        except OSError as error:
+            raise Retryable("key-store", f"cannot store a new key: {error}") from error
+
+    def csr(self, label: str, serial: str) -> str:
+        """Build the CSR (PEM)."""
+        return certificates.build_csr(self._key(label), serial)
+
+    def public_key(self, label: str) -> bytes:
+        """Give the DER SubjectPublicKeyInfo."""
+        return certificates.public_key(self._key(label))
+
+    def credentials(self, label: str, certificate: Path) -> Credentials:
+        """Point at the certificate and the key file."""
+        return Credentials(certificate, self._path(label))
+
+    def labels(self) -> frozenset[str]:
+        """Name the directories that hold a key of ours."""
+        if not self._root.exists():
+            return frozenset()
+        return frozenset(path.name for path in self._root.iterdir() if OURS.fullmatch(path.name))
+
+    def remove(self, label: str) -> None:
+        """Remove the key file; its directory is the identity's."""
+        try:
+            self._path(label).unlink(missing_ok=True)
+            if self._path(label).parent.exists():
+                durable.sync_directory(self._path(label).parent)
+        except OSError as error:
+            raise Retryable("key-store", f"cannot remove {self._path(label)}: {error}") from error
+
+    def _path(self, label: str) -> Path:
+        return self._root / label / "key.pem"
+
+    def _key(self, label: str) -> certificates.PrivateKey:
+        try:
+            return certificates.load_key(durable.read(self._path(label)))
+        except OSError as error:
+            raise Fatal("key-store", f"cannot read {self._path(label)}: {error}") from error

@@ -1,0 +1,63 @@
+"""The agent's settings, parsed and checked: plain frozen data. `config` makes them from agent.yaml.
+
+The daemon does not parse YAML itself: a child does and hands the result over as JSON (`dump`, `load`), so that neither
+the parser's memory nor its faults live in the resident process.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from iot_agent.schedule import Policy
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One attribute for each key of agent.yaml; spans in seconds; paths absolute."""
+
+    serial: str
+    endpoint_host: str
+    endpoint_port: int
+    endpoint_ca_file: Path
+    client_id: str
+    topic_prefix: str
+    manufacturer_ca: Path | None
+    bootstrap_certificate: Path
+    bootstrap_key: Path
+    keys_backend: str
+    keys_algorithm: str
+    policy: Policy
+    step_limit: float
+    key_limit: float
+    state_directory: Path
+    run_directory: Path
+    log_level: str
+
+    @property
+    def socket(self) -> Path:
+        """Where `agentctl` finds the daemon."""
+        return self.run_directory / "control.sock"
+
+
+PATHS = (
+    "endpoint_ca_file",
+    "manufacturer_ca",
+    "bootstrap_certificate",
+    "bootstrap_key",
+    "state_directory",
+    "run_directory",
+)
+
+
+def dump(settings: Settings) -> str:
+    """Turn settings into JSON."""
+    return json.dumps(asdict(settings), default=str)
+
+
+def load(text: str) -> Settings:
+    """Read what `dump` wrote; it is our own, so anything wrong with it is a bug and raises as such."""
+    fields = json.loads(text)
+    for name in PATHS:
+        if fields[name] is not None:
+            fields[name] = Path(fields[name])
+    return Settings(**{**fields, "policy": Policy(**fields["policy"])})

@@ -1,0 +1,46 @@
+"""The service manager's side channel (sd_notify(3)): ready, status, watchdog, reload, stop. Silent without systemd."""
+
+import os
+import time
+
+from sdnotify import SystemdNotifier
+
+WATCHDOG_SHARE = 3  # feed three times in each watchdog period
+
+
+class Notifier:
+    """Tells systemd how the daemon is."""
+
+    def __init__(self) -> None:
+        self._notifier = SystemdNotifier()
+        self._status = ""
+
+    def ready(self) -> None:
+        """Say that starting, or reloading, is over."""
+        self._notifier.notify("READY=1")
+
+    def status(self, text: str) -> None:
+        """Show one line in `systemctl status`; said again only when it changes."""
+        if text != self._status:
+            self._status = text
+            self._notifier.notify(f"STATUS={text}")
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        self._notifier.notify("WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """Say that a reload has begun; systemd wants the monotonic time with it."""
+        self._notifier.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """Say that the daemon is on its way out."""
+        self._notifier.notify("STOPPING=1")
+
+
+def watchdog_interval() -> float | None:
+    """Seconds between two feedings, or None when no watchdog is set for this process (sd_watchdog_enabled(3))."""
+    period, owner = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    if not period.isdecimal() or owner not in ("", str(os.getpid())):
+        return None
+    return int(period) / 1e6 / WATCHDOG_SHARE

@@ -1,0 +1,69 @@
+"""The child process: runs ONE step and ends. A request comes on stdin, the outcome goes to stdout, words to stderr.
+
+All that is heavy or may crash (the TLS and MQTT library, cryptography, a token's module) is loaded here and nowhere
+else. The worker lives only as long as the daemon holds the other end of its stdin: should the daemon die, the worker
+ends too, so two steps never run at once.
+"""
+
+import os
+import sys
+import threading
+from typing import BinaryIO
+
+from iot_agent import __version__, certificates, log, steps
+from iot_agent.codec import Request, decode_request, encode_outcome
+from iot_agent.identities import IdentityDirectories
+from iot_agent.keys.file import FileKeys
+from iot_agent.messages import Topics
+from iot_agent.mqtt import Endpoint, MqttCloud
+from iot_agent.ports import Credentials
+from iot_agent.record import Certificate
+
+
+def main() -> int:
+    """Serve one request."""
+    os.umask(0o077)
+    request = decode_request(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_the_daemon, args=(sys.stdin.buffer,), daemon=True).start()
+    log.configure(request.settings.log_level)
+    outcome = steps.run(request.step, request.record, request.now, _world(request))
+    sys.stdout.buffer.write(encode_outcome(outcome))
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def _end_with_the_daemon(stdin: BinaryIO) -> None:
+    stdin.read()
+    os._exit(os.EX_TEMPFAIL)  # at once: whatever was under way is safe to leave at any point
+
+
+def _world(request: Request) -> steps.World:
+    """Wire the adapters to the ports, as the settings say."""
+    given = request.settings
+    identities = IdentityDirectories(given.state_directory)
+
+    def examine(pem: str, chain: str | None, public_key: bytes) -> Certificate:
+        issuers = None if given.manufacturer_ca is None else given.manufacturer_ca.read_text()
+        expected = certificates.Expectation(public_key, given.serial, issuers, request.now)
+        return certificates.check_fit(pem, chain, expected)
+
+    return steps.World(
+        keys=FileKeys(identities.root),
+        cloud=MqttCloud(Endpoint(given.endpoint_host, given.endpoint_port, given.endpoint_ca_file, given.client_id)),
+        identities=identities,
+        examine=examine,
+        bootstrap=Credentials(given.bootstrap_certificate, given.bootstrap_key),
+        topics=Topics(given.topic_prefix, given.serial),
+        algorithm=given.keys_algorithm,
+        policy=given.policy,
+        report={
+            "agent_version": __version__,
+            "key_backend": given.keys_backend,
+            "key_algorithm": given.keys_algorithm,
+            "clock_trusted": request.clock_trusted,
+        },
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
