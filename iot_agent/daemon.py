@@ -5,7 +5,7 @@ Nothing is remembered only in memory; the process may be killed at any instructi
 """
 
 import logging
-import random
+import os
 import selectors
 import signal
 import socket
@@ -67,7 +67,6 @@ class Daemon:
         self._paused_until = 0.0
         self._stop = self._reload = False
         self._selector = selectors.DefaultSelector()
-        self._random = random.SystemRandom()
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -124,7 +123,7 @@ class Daemon:
 
     def _fold(self, kind: Kind, outcome: Outcome) -> None:
         before = self._record
-        moment = Moment(self._parts.clock.now(), self._settings.policy, self._random.random())
+        moment = Moment(self._parts.clock.now(), self._settings.policy, _draw())
         self._record = lifecycle.apply(before, kind, outcome, moment)
         self._parts.clock.lift(self._record.time_floor)
         self._save()
@@ -189,6 +188,7 @@ class Daemon:
             log.error("reload refused, the configuration in force stays: %s", error)  # noqa: TRY400 - it says it all
         else:
             self._config_error = None
+            self._record = lifecycle.try_now(self._record)
             log.info("configuration reloaded")
         self._parts.notifier.ready()
 
@@ -221,3 +221,8 @@ class Daemon:
             "clock_trusted": self._parts.clock.trusted,
         }
         return status.report(self._record, step, now, about)
+
+
+def _draw() -> float:
+    """Draw from [0, 1). `random` would load OpenSSL into the resident process, for its hashes."""
+    return int.from_bytes(os.urandom(7)) / 2**56

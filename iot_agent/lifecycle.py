@@ -16,7 +16,7 @@ Rules
      cloud did commit to it. It goes when the cloud issues for another key, which proves that it did not; and if the
      previous identity is refused meanwhile, the one set aside is tried again.
   4. A certificate that is not fit is never stored; its key is dropped with it, because the cloud would answer that key
-     with that same certificate for ever.
+     with that same certificate for ever. So is a pending key that cannot be used.
   5. Failures back off; the count is in the record. Housekeeping (retire, check-in) never delays a rotation.
   6. The renewal instant is drawn once, when the certificate arrives. The cloud's advice, and an operator's request, can
      bring it forward, never put it off.
@@ -179,9 +179,14 @@ def begin(record: Record, step: Step, label: Callable[[], str], request_id: Call
     return record
 
 
+def try_now(record: Record) -> Record:
+    """End any back-off: a person has changed something or is waiting."""
+    return replace(record, attempt=0, retry_at=0)
+
+
 def request_rotation(record: Record, now: float) -> Record:
     """Ask for a rotation now (an operator's wish); a rotation under way is joined, and any back-off ends."""
-    record = replace(record, attempt=0, retry_at=0)
+    record = try_now(record)
     if record.state is not State.ACKED or record.pending is not None:
         return record
     return _note(replace(record, renew_requested=int(now)), now, "rotation-requested", "by an operator")
@@ -282,7 +287,8 @@ def _failed(record: Record, step: Kind, failed: Failed, moment: Moment) -> Recor
         return _not_proven(record, failed, moment)
     if step is Kind.REQUEST and failed.code == "refused" and record.set_aside is not None:
         return _take_up_again(record, record.set_aside, now)
-    if step is Kind.REQUEST and (failed.fatal or failed.code == "unfit-certificate"):
+    useless = failed.fatal or failed.code == "unfit-certificate"
+    if step in (Kind.GENERATE, Kind.REQUEST) and useless:
         return _drop_pending(record, now, failed.message)
     return record
 

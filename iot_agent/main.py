@@ -8,7 +8,6 @@ import argparse
 import fcntl
 import logging
 import os
-import secrets
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -97,7 +96,7 @@ def _serve(config: Path, settings: Settings) -> None:
         serve=lambda selector, handler: ControlServer(settings.socket, selector, handler),
         reload=lambda: _reload(config, settings),
         new_label=lambda: _new_label(clock.now()),
-        new_request_id=lambda: secrets.token_hex(8),
+        new_request_id=lambda: os.urandom(8).hex(),
         watchdog=watchdog_interval(),
     )
     try:
@@ -156,7 +155,7 @@ def _lock(state: Path) -> int:
 
 
 def _new_label(now: float) -> str:
-    return f"iot-agent-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    return f"iot-agent-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{os.urandom(4).hex()}"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 MAX_PAYLOAD = 64 * 1024
 MAX_DEPTH = 16
 MAX_CERTIFICATE = 16 * 1024
-MAX_CHAIN = 64 * 1024
+MAX_CHAIN = 32 * 1024
 MAX_ERROR_TEXT = 1024
 CERTIFICATE_ID = re.compile(r"[0-9a-f]{64}")
 WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -8,7 +8,6 @@ ends too, so two steps never run at once.
 import os
 import sys
 import threading
-from typing import BinaryIO
 
 from iot_agent import __version__, certificates, log, steps
 from iot_agent.codec import Request, decode_request, encode_outcome
@@ -24,7 +23,7 @@ def main() -> int:
     """Serve one request."""
     os.umask(0o077)
     request = decode_request(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_the_daemon, args=(sys.stdin.buffer,), daemon=True).start()
+    threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     log.configure(request.settings.log_level)
     outcome = steps.run(request.step, request.record, request.now, _world(request))
     sys.stdout.buffer.write(encode_outcome(outcome))
@@ -32,8 +31,9 @@ def main() -> int:
     return 0
 
 
-def _end_with_the_daemon(stdin: BinaryIO) -> None:
-    stdin.read()
+def _end_with_the_daemon() -> None:
+    while os.read(0, 1):  # the descriptor itself: a thread inside sys.stdin would hold its lock while Python shuts down
+        pass
     os._exit(os.EX_TEMPFAIL)  # at once: whatever was under way is safe to leave at any point
 
 

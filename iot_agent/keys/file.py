@@ -24,6 +24,7 @@ class FileKeys:
     def generate(self, label: str, algorithm: str) -> None:
         """Make a key durably, unless a readable one is there."""
         try:
+            durable.make_directory(self._root)
             durable.make_directory(self._root / label)
             if not self._path(label).exists():
                 durable.write(self._path(label), certificates.generate_key(algorithm))

@@ -1,0 +1,118 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from iot_agent import config, settings
+from iot_agent.config import BadConfiguration
+
+ROOT = Path(__file__).parents[2]
+GOOD = """\
+serial: SN-0001
+endpoint:
+  host: example.com
+  ca_file: ca.pem
+bootstrap:
+  certificate: bootstrap/certificate.pem
+  key: /keys/key.pem
+"""
+
+
+def write(directory: Path, text: str) -> Path:
+    path = directory / "agent.yaml"
+    path.write_text(text)
+    return path
+
+
+def problems(directory: Path, text: str) -> list[str]:
+    path = write(directory, text)
+    with pytest.raises(BadConfiguration) as refused:
+        config.read(path)
+    return str(refused.value).replace(f"{path}", "agent.yaml").splitlines()
+
+
+def test_required_keys_are_enough_and_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    read = config.read(write(tmp_path, GOOD))
+    assert read.client_id == "SN-0001-agent"
+    assert read.endpoint_ca_file == tmp_path / "ca.pem"
+    assert read.bootstrap_key == Path("/keys/key.pem")
+    assert read.policy == settings.Policy()
+
+
+def test_the_annotated_example_names_every_key_with_its_default() -> None:
+    text = (ROOT / "config" / "agent.yaml").read_text()
+    read = config.read(ROOT / "config" / "agent.yaml")
+    assert read.policy == settings.Policy()
+    for key in config.SETTINGS:
+        assert f"{key.split('.')[-1]}:" in text, key
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (
+            "retry: {first: 5}",
+            "agent.yaml:8: retry.first: '5' is not a span of time with its unit",
+        ),
+        (
+            "retry: {first: 0s}",
+            "agent.yaml:8: retry.first: '0s' is not a span of time with its unit",
+        ),
+        ("retry:\n  fist: 5s", "agent.yaml:9: retry.fist: unknown key; did you mean retry.first?"),
+        ("colour: red", "agent.yaml:8: colour: unknown key"),
+        ("serial: SN-2", "agent.yaml:8: serial: is here for the second time (first on line 1)"),
+        ("keys: file", "agent.yaml:8: keys: is a section; its keys belong below it, indented"),
+        ("keys: {algorithm: rsa-1024}", "'rsa-1024' is not one of ec-p256, ec-p384, rsa-2048, rsa-3072"),
+        ("renewal: {at: 1.5}", "agent.yaml:8: renewal.at: '1.5' is not between 0 and 1"),
+        ("renewal: {at: soon}", "agent.yaml:8: renewal.at: 'soon' is not a fraction, like 2/3, 0.66 or 66%"),
+        (
+            "renewal: {at: 80%, spread: 10%}",
+            "agent.yaml:8: renewal: at + spread must not pass 0.85",
+        ),
+        ("topic_prefix: a/#", "is not a topic of one to three levels without wildcards"),
+        ("client_id: '*'", "agent.yaml:8: client_id: '*' is not letters, digits"),
+        ("log: {level: [debug]}", "agent.yaml:8: log.level: must be a single value"),
+        ("a: b: c", "agent.yaml:8: not YAML: mapping values are not allowed here"),
+    ],
+)
+def test_a_wrong_line_is_refused_with_its_number(line: str, complaint: str, tmp_path: Path) -> None:
+    assert any(complaint in problem for problem in problems(tmp_path, GOOD + line + "\n"))
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    told = problems(tmp_path, "serial: a b\nendpoint: {port: 99999}\n")
+    assert told == [
+        "agent.yaml:1: serial: 'a b' is not 1 to 64 letters, digits, ':', '_' or '-' (a thing name and a common name)",
+        "agent.yaml:2: endpoint.port: '99999' is not a port, like 8883",
+        "agent.yaml: endpoint.host: is required and missing",
+        "agent.yaml: endpoint.ca_file: is required and missing",
+        "agent.yaml: bootstrap.certificate: is required and missing",
+        "agent.yaml: bootstrap.key: is required and missing",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "42", "\0", "&a [*a]", "!!python/object:os.system {}", "[" * 5000])
+def test_what_is_not_a_configuration_is_refused(text: str, tmp_path: Path) -> None:
+    assert problems(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadConfiguration, match=r"agent\.yaml: cannot be read: No such file"):
+        config.read(tmp_path / "agent.yaml")
+
+
+def run_child(path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "iot_agent.config", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_settings_survive_the_way_from_the_child(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + "manufacturer_ca: m.pem\n")
+    assert settings.load(run_child(path).stdout) == config.read(path)
+
+
+def test_the_child_exits_78_for_a_wrong_file(tmp_path: Path) -> None:
+    done = run_child(write(tmp_path, "x: 1"))
+    assert done.returncode == 78
+    assert "unknown key" in done.stderr

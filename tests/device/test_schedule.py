@@ -1,0 +1,50 @@
+import pytest
+
+from iot_agent.schedule import Policy, backoff, latest_renewal, renewal_instant, worth_taking
+
+DAY = 86400
+POLICY = Policy()
+
+
+def test_the_window_opens_at_two_thirds_of_the_real_lifetime() -> None:
+    assert renewal_instant(0, 90 * DAY, 0, POLICY, 0.0) == 60 * DAY
+
+
+def test_the_draw_spreads_over_a_tenth_of_the_lifetime() -> None:
+    assert renewal_instant(0, 90 * DAY, 0, POLICY, 0.5) == pytest.approx(64.5 * DAY)
+    assert renewal_instant(0, 90 * DAY, 0, POLICY, 0.999999) < 69 * DAY
+
+
+def test_a_late_arrival_still_waits_the_minimum_interval() -> None:
+    late = 59 * DAY + DAY - 60
+    assert renewal_instant(0, 90 * DAY, late, POLICY, 0.0) == late + POLICY.minimum_interval
+
+
+def test_a_renewal_is_never_planned_after_nine_tenths_of_the_lifetime() -> None:
+    crawling = Policy(minimum_interval=1000 * DAY)
+    assert renewal_instant(0, 90 * DAY, 0, crawling, 0.9) == latest_renewal(0, 90 * DAY) == 81 * DAY
+
+
+@pytest.mark.parametrize(
+    ("name", "not_before", "not_after", "now", "worth"),
+    [
+        ("fresh", 0, 90 * DAY, 10, True),
+        ("already in its window", 0, 90 * DAY, 60 * DAY, False),
+        ("expired", 0, 90 * DAY, 91 * DAY, False),
+        ("shorter than the minimum interval", 0, 3000, 10, False),
+        ("just long enough for the minimum interval", 0, 6000, 10, True),
+        ("ends before it begins", 100, 50, 10, False),
+    ],
+)
+def test_a_certificate_is_worth_taking_only_if_it_cannot_loop(
+    name: str, not_before: int, not_after: int, now: float, *, worth: bool
+) -> None:
+    assert worth_taking(not_before, not_after, now, POLICY) is worth, name
+
+
+def test_backoff_doubles_up_to_the_cap_and_never_falls_below_a_second() -> None:
+    most = [backoff(attempt, POLICY, 0.999999) for attempt in range(1, 14)]
+    assert most[:3] == [pytest.approx(5, rel=1e-4), pytest.approx(10, rel=1e-4), pytest.approx(20, rel=1e-4)]
+    assert most[-1] == pytest.approx(POLICY.retry_cap, rel=1e-4)
+    assert backoff(1, POLICY, 0.0) == 1.0
+    assert backoff(10_000, POLICY, 0.5) == POLICY.retry_cap / 2

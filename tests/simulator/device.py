@@ -1,0 +1,153 @@
+"""A device under simulation: production rules, steps, store, identities and key files; a simulated cloud and clock."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+from iot_agent import certificates, lifecycle, steps
+from iot_agent.identities import IdentityDirectories
+from iot_agent.keys.file import FileKeys
+from iot_agent.lifecycle import Moment
+from iot_agent.messages import Topics
+from iot_agent.ports import Credentials
+from iot_agent.record import Certificate, Kind, Record, State
+from iot_agent.schedule import Policy
+from iot_agent.store import RecordStore
+from tests.simulator.cloud import Broker, Faults, SimulatedCloud
+from tests.simulator.fuse import Fuse
+
+SERIAL = "SN-0001"
+LIFETIME = 1000.0
+POLICY = Policy(minimum_interval=100, retry_base=2, retry_cap=60, prove_attempts=3, check_in_interval=400)
+START = 1_790_000_000.0
+
+
+class Time:
+    """The one clock of a simulation."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class NoProgress(Exception):
+    """The device has not come to rest in the turns it was given."""
+
+
+class SimulatedDevice:
+    """One device with its disk. `life` runs it as the daemon would, from boot, until told enough."""
+
+    def __init__(self, disk: Path) -> None:
+        self.disk, self.time = disk, Time()
+        self.cloud = SimulatedCloud(self.time, LIFETIME)
+        self.cloud.allow(SERIAL)
+        self.fuse, self.faults = Fuse(), Faults()
+        self.labels = 0
+        self.bootstrap = Credentials(disk / "vendor.pem", disk / "vendor.key")
+        certificate, key = self.cloud.vendor.issue(SERIAL, self.time())
+        self.bootstrap.certificate.write_text(certificate)
+        self.bootstrap.key.write_text(key)
+        self.record = Record(SERIAL)
+
+    # ---- the daemon's loop, without its process ---------------------------------------------------------------------
+
+    def life(self, rotations: int, turns: int = 300) -> Record:
+        """Boot and run until so many rotations are done and nothing is left to do; `NoProgress` if that never is."""
+        with self._fused():
+            identities = IdentityDirectories(self.disk)
+            store = RecordStore(self.disk, identities, SERIAL)
+            self.record = store.load()
+            if self.record.active is not None:
+                identities.point_current(self.record.active.label)
+            orphans = identities.labels() - self.record.kept
+            self.record = replace(self.record, leftovers=tuple(sorted(orphans | set(self.record.leftovers))))
+            for _ in range(turns):
+                if self.record.rotations >= rotations and self._settled():
+                    return self.record
+                self.turn(store, identities)
+        raise NoProgress(str(self.record))
+
+    def turn(self, store: RecordStore, identities: IdentityDirectories) -> None:
+        """One decision and what follows from it."""
+        step = lifecycle.decide(self.record, self.time(), POLICY)
+        self.time.now = max(self.time.now + 0.5, step.due)
+        if step.kind is Kind.WAIT:
+            return
+        before = self.record
+        self.record = lifecycle.begin(before, step, self._label, lambda: f"request-{self.labels}")
+        if self.record != before:
+            store.save(self.record)
+        outcome = steps.run(step.kind, self.record, self.time(), self._world(identities))
+        self.record = lifecycle.apply(self.record, step.kind, outcome, Moment(self.time(), POLICY, 0.5))
+        store.save(self.record)
+
+    def _settled(self) -> bool:
+        step = lifecycle.decide(self.record, self.time(), POLICY)
+        return step.kind is Kind.WAIT and self.record.state is State.ACKED
+
+    @contextmanager
+    def _fused(self) -> Iterator[None]:
+        with self.fuse.on_disk(str(self.disk)):
+            yield
+
+    def _label(self) -> str:
+        self.labels += 1
+        return f"iot-agent-20260101T000000Z-{self.labels:04d}"
+
+    def _world(self, identities: IdentityDirectories) -> steps.World:
+        def examine(pem: str, chain: str | None, public_key: bytes) -> Certificate:
+            issuers = self.cloud.manufacturer.pem
+            return certificates.check_fit(
+                pem, chain, certificates.Expectation(public_key, SERIAL, issuers, self.time())
+            )
+
+        return steps.World(
+            keys=FileKeys(identities.root),
+            cloud=Broker(self.cloud, self.fuse, self.faults),
+            identities=identities,
+            examine=examine,
+            bootstrap=self.bootstrap,
+            topics=Topics("cert-rotation", SERIAL),
+            algorithm="ec-p256",
+            policy=POLICY,
+            report={},
+        )
+
+    # ---- what must hold ---------------------------------------------------------------------------------------------
+
+    def complete_identities(self) -> dict[str, Path]:
+        """Certificate id to certificate file, for each key and certificate on disk that belong together."""
+        own = (self.disk / "identities").glob("*")
+        pairs = [(self.bootstrap.certificate, self.bootstrap.key)]
+        pairs += [(directory / "certificate.pem", directory / "key.pem") for directory in own]
+        found = {}
+        for certificate_file, key_file in pairs:
+            try:
+                certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+                key = load_pem_private_key(key_file.read_bytes(), None)
+            except (OSError, ValueError):
+                continue
+            if certificate.public_key() == key.public_key():
+                found[hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()] = certificate_file
+        return found
+
+    def check_never_bricked(self) -> None:
+        """Invariant I: the disk holds a complete identity that the cloud accepts."""
+        held = self.complete_identities()
+        assert any(self.cloud.accepts(name) for name in held), f"bricked: {sorted(held)} are all refused"
+
+    def check_settled(self) -> None:
+        """At rest: exactly one ACTIVE certificate, on disk, current, and nothing else of ours beside it."""
+        active = self.record.active
+        assert active is not None
+        assert self.cloud.active() == [active.certificate.certificate_id]
+        assert (self.disk / "current").resolve() == self.disk / "identities" / active.label
+        assert self.complete_identities().keys() >= set(self.cloud.active())
+        assert {path.name for path in (self.disk / "identities").iterdir()} == {active.label}
