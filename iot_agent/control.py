@@ -134,7 +134,7 @@ def ask(path: Path, command: str, timeout: float = PATIENCE) -> dict[str, Any]:
     """Send one command to the daemon; raises `OSError` when nobody answers and `ValueError` for nonsense."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
-        connection.connect(str(path))
+        _connect(connection, path, time.monotonic() + timeout)
         connection.sendall(json.dumps({"command": command}).encode() + b"\n")
         received = bytearray()
         while piece := connection.recv(65536):
@@ -145,3 +145,14 @@ def ask(path: Path, command: str, timeout: float = PATIENCE) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise ValueError("the answer is not an object")  # noqa: TRY004 - the peer's fault, not the caller's type
     return answer
+
+
+def _connect(connection: socket.socket, path: Path, deadline: float) -> None:
+    """Connect, and stand in line while the daemon's queue is full: Linux says EAGAIN then, at once."""
+    while True:
+        try:
+            return connection.connect(str(path))
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)

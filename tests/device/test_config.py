@@ -6,6 +6,7 @@ import pytest
 
 from iot_agent import config, settings
 from iot_agent.config import BadConfiguration
+from iot_agent.schedule import Policy
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -37,13 +38,13 @@ def test_required_keys_are_enough_and_paths_are_relative_to_the_file(tmp_path: P
     assert read.client_id == "SN-0001-agent"
     assert read.endpoint_ca_file == tmp_path / "ca.pem"
     assert read.bootstrap_key == Path("/keys/key.pem")
-    assert read.policy == settings.Policy()
+    assert read.policy == Policy()
 
 
 def test_the_annotated_example_names_every_key_with_its_default() -> None:
     text = (ROOT / "config" / "agent.yaml").read_text()
     read = config.read(ROOT / "config" / "agent.yaml")
-    assert read.policy == settings.Policy()
+    assert read.policy == Policy()
     for key in config.SETTINGS:
         assert f"{key.split('.')[-1]}:" in text, key
 

@@ -143,9 +143,14 @@ def test_a_later_format_is_refused_and_not_touched(tmp_path: Path) -> None:
 def test_a_write_is_private_from_the_first_byte_whatever_the_umask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    modes = []
+    modes: list[int] = []
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (modes.append(os.fstat(descriptor).st_mode), real(descriptor)))
+
+    def fsync(descriptor: int) -> None:
+        modes.append(os.fstat(descriptor).st_mode)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     old = os.umask(0)
     try:
         durable.write(tmp_path / "secret", b"x")

@@ -1,0 +1,138 @@
+"""What makes a certificate fit, each check alone; OpenSSL is the second opinion on what we make."""
+
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from iot_agent import certificates
+from iot_agent.certificates import Expectation, check_fit
+from iot_agent.errors import Fatal, Retryable
+from iot_agent.keys.file import FileKeys
+from tests.simulator.authority import Authority
+
+NOW = 1_790_000_000.0
+SERIAL = "SN-0001"
+KEY = certificates.load_key(certificates.generate_key("ec-p256"))
+CA, OTHER_CA = Authority("Manufacturer CA", NOW), Authority("Manufacturer CA", NOW)
+Change = Callable[[x509.CertificateBuilder], x509.CertificateBuilder]
+
+
+def certificate(  # noqa: PLR0913 - one argument for each thing that can be wrong
+    *,
+    names: tuple[str, ...] = (SERIAL,),
+    ca: Authority = CA,
+    start: float = NOW - 100,
+    end: float = NOW + 1000,
+    extensions: tuple[x509.ExtensionType, ...] = (),
+    key: Any = KEY,  # noqa: ANN401 - any private key
+) -> str:
+    builder = x509.CertificateBuilder(
+        issuer_name=ca.name,
+        subject_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in names]),
+        public_key=key.public_key(),
+        serial_number=x509.random_serial_number(),
+        not_valid_before=datetime.fromtimestamp(start, UTC).replace(tzinfo=None),
+        not_valid_after=datetime.fromtimestamp(end, UTC).replace(tzinfo=None),
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def expectation(issuers: str | None = CA.pem) -> Expectation:
+    return Expectation(certificates.public_key(KEY), SERIAL, issuers, NOW)
+
+
+CLIENT = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+SERVER = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+A_CA = x509.BasicConstraints(ca=True, path_length=None)
+STRANGER = certificates.load_key(certificates.generate_key("ec-p256"))
+
+
+@pytest.mark.parametrize(
+    ("name", "pem"),
+    [
+        ("as our stack issues it", certificate(extensions=(CLIENT,))),
+        ("as the sample's cloud issues it, without extensions", certificate()),
+        ("from a cloud whose clock is a little ahead", certificate(start=NOW + certificates.CLOCK_TOLERANCE)),
+    ],
+)
+def test_a_fit_certificate_passes(name: str, pem: str) -> None:
+    facts = check_fit(pem, None, expectation())
+    assert len(facts.certificate_id) == 64, name
+    assert facts.not_after == NOW + 1000
+
+
+@pytest.mark.parametrize(
+    ("complaint", "pem"),
+    [
+        ("not for our key", certificate(key=STRANGER)),
+        ("its subject is 'CN=SN-0002'", certificate(names=("SN-0002",))),
+        ("its subject is", certificate(names=(SERIAL, "SN-0002"))),
+        ("its subject is", certificate(names=())),
+        ("not signed by the manufacturer's CA", certificate(ca=OTHER_CA)),
+        ("a CA certificate", certificate(extensions=(A_CA,))),
+        ("not for client authentication", certificate(extensions=(SERVER,))),
+        ("not valid yet", certificate(start=NOW + certificates.CLOCK_TOLERANCE + 1)),
+        ("expired", certificate(end=NOW - 1)),
+        ("cannot be read", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        ("cannot be read", ""),
+    ],
+)
+def test_an_unfit_certificate_is_refused_and_the_check_named(complaint: str, pem: str) -> None:
+    with pytest.raises(Retryable, match=complaint) as refused:
+        check_fit(pem, None, expectation())
+    assert refused.value.code == "unfit-certificate"
+
+
+def test_without_a_given_ca_the_chain_that_came_along_must_fit() -> None:
+    check_fit(certificate(), CA.pem, expectation(None))
+    check_fit(certificate(), None, expectation(None))
+    with pytest.raises(Retryable, match="manufacturer's CA"):
+        check_fit(certificate(), OTHER_CA.pem, expectation(None))
+
+
+def test_a_given_ca_outweighs_the_chain_that_came_along() -> None:
+    with pytest.raises(Retryable, match="manufacturer's CA"):
+        check_fit(certificate(ca=OTHER_CA), OTHER_CA.pem, expectation())
+
+
+def test_several_given_cas_allow_a_change_of_ca() -> None:
+    check_fit(certificate(ca=OTHER_CA), None, expectation(CA.pem + OTHER_CA.pem))
+
+
+@pytest.mark.parametrize("algorithm", certificates.ALGORITHMS)
+def test_openssl_accepts_the_request_of_every_kind_of_key(algorithm: str, tmp_path: Path) -> None:
+    keys = FileKeys(tmp_path / "identities")
+    keys.generate("iot-agent-1", algorithm)
+    (tmp_path / "request.pem").write_text(keys.csr("iot-agent-1", SERIAL))
+    command = ["openssl", "req", "-in", str(tmp_path / "request.pem"), "-verify", "-noout", "-subject"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "subject=CN = SN-0001" in done.stdout
+    assert (tmp_path / "identities" / "iot-agent-1" / "key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_same_key_is_kept_when_it_is_there(tmp_path: Path) -> None:
+    keys = FileKeys(tmp_path / "identities")
+    keys.generate("iot-agent-1", "ec-p256")
+    public_key = keys.public_key("iot-agent-1")
+    keys.generate("iot-agent-1", "ec-p256")
+    assert keys.public_key("iot-agent-1") == public_key
+    keys.remove("iot-agent-1")
+    keys.remove("iot-agent-1")
+    with pytest.raises(Fatal, match="cannot read"):
+        keys.csr("iot-agent-1", SERIAL)
+
+
+@pytest.mark.parametrize("pem", [b"", b"junk", b"\0" * 200])
+def test_what_is_no_key_is_said_to_be_none(pem: bytes) -> None:
+    with pytest.raises(Fatal, match="not a usable private key"):
+        certificates.load_key(pem)
