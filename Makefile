@@ -1,0 +1,95 @@
+# How the project is built, checked and shown. Everything is made under build/; packaging/locks/ pins every package by hash.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-builtin-rules --no-print-directory
+MAKEFLAGS   += -j4
+.DELETE_ON_ERROR:
+
+ENV   := build/env
+LOCKS := packaging/locks
+UV    := $(CURDIR)/$(ENV)/uv/bin/uv
+BIN   := $(CURDIR)/$(ENV)/dev/bin
+
+# uv neither fetches an interpreter of its own nor reads this user's configuration of another project.
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_PROGRESS := 1
+export SAM_CLI_TELEMETRY := 0
+# Tools that may not keep their bytecode start two to five times slower.
+unexport PYTHONDONTWRITEBYTECODE
+
+# The first Python on this machine that is new enough; `make PYTHON=/path/to/python3` chooses another.
+PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3 python3.13 python3.12 python3.11,$(shell \
+	$(p) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null || true)))
+
+.PHONY: help env lock lint test demo local-up clean $(addprefix env-,uv agent local sam cloud dev)
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- environments -----------------------------------------------------------------------------------------------------
+
+env: env-agent env-local env-sam env-cloud env-dev ## make every environment under build/env (about a minute)
+
+env-uv env-agent env-local env-sam env-cloud env-dev: env-%: $(ENV)/%/.made
+
+# uv comes from pip, which comes with Python; from here on uv installs everything else.
+$(ENV)/uv/.made: $(LOCKS)/uv.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install python3 or pass PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making $(ENV)/uv …" >&2
+	@"$(PYTHON)" -m venv $(ENV)/uv || { echo "make: $(PYTHON) cannot make environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(ENV)/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# A .pth makes the checkout importable from any working directory; not in `local`, where a Lambda must find only what its
+# own zip brings.
+$(ENV)/%/.made: $(LOCKS)/%.txt $(LOCKS)/build.txt $(ENV)/uv/.made
+	@echo "making $(ENV)/$* …" >&2
+	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" $(ENV)/$*
+	@$(UV) pip sync --quiet --python $(ENV)/$* --require-hashes --build-constraints $(LOCKS)/build.txt $<
+	@$(if $(filter cloud dev,$*),echo "$(CURDIR)" > "$$($(ENV)/$*/bin/python -c \
+		'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth")
+	@touch $@
+
+# The device's programs themselves, run from the checkout: `iot-agent` and `agentctl`.
+$(ENV)/agent/.made: $(LOCKS)/agent.txt $(LOCKS)/build.txt setup.cfg $(ENV)/uv/.made
+	@echo "making $(ENV)/agent …" >&2
+	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" $(ENV)/agent
+	@$(UV) pip sync --quiet --compile-bytecode --python $(ENV)/agent --require-hashes --build-constraints $(LOCKS)/build.txt $<
+	@$(UV) pip install --quiet --python $(ENV)/agent --no-deps --build-constraints $(LOCKS)/build.txt \
+		--config-settings editable_mode=compat --editable .
+	@touch $@
+
+lock: $(ENV)/uv/.made ## pin the newest versions of everything again
+	@for name in uv build agent local cloud sam dev; do \
+		echo "locking $$name …" >&2; \
+		$(UV) pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+			--output-file $(LOCKS)/$$name.txt $(LOCKS)/$$name.in; \
+	done
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+SCRIPTS = $(shell git ls-files --cached --others --exclude-standard | xargs awk 'FNR == 1 && /^\#!.*[\/ ](ba|da)?sh( |$$)/ {print FILENAME}')
+
+lint: env-dev env-sam ## every check that runs nothing: style, types, template, shell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict iot_agent cloud tests
+	$(BIN)/cfn-lint cloud/template.yaml
+	AWS_DEFAULT_REGION=eu-west-1 $(ENV)/sam/bin/sam validate --lint --template cloud/template.yaml
+	$(BIN)/shellcheck $(SCRIPTS)
+
+test: env ## the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+# --- to see it work ---------------------------------------------------------------------------------------------------
+
+demo: env-agent env-local env-sam env-cloud ## a device's whole life against a cloud on this machine; KEEP=1 keeps it running
+	@$(ENV)/cloud/bin/python cloud/local/demo.py $(if $(KEEP),--keep) $(ARGS)
+
+local-up: env-local ## a local cloud in build/local until Ctrl-C, for cloud/setup.sh --local build/local
+	@$(ENV)/local/bin/python -m cloud.local up --dir build/local
+
+clean: ## remove build/ and what the tools cached
+	rm -rf build .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis ./*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

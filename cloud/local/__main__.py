@@ -1,0 +1,54 @@
+"""`python -m cloud.local up --dir DIR`: run the local cloud until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from cloud.local.handle import LocalCloud, LocalCloudError
+
+
+def main() -> int:
+    """Run the command line; the exit status is 1 when the cloud does not start or ends by itself."""
+    parser = argparse.ArgumentParser(prog="python -m cloud.local", description=__doc__)
+    up = parser.add_subparsers(required=True, metavar="up").add_parser(
+        "up", help="start it and stay until told to stop"
+    )
+    up.add_argument("--dir", type=Path, required=True, help="where cloud.json, the log and all temporary files go")
+    up.add_argument("--port", type=int, default=0, help="of the AWS API (default: a free one)")
+    up.add_argument("--mqtt-port", type=int, default=0, help="of the MQTT broker (default: a free one)")
+    up.add_argument("--region", default="eu-west-1", help="its AWS region (default: %(default)s)")
+    up.add_argument(
+        "--jitp-delay",
+        type=float,
+        default=0.2,
+        metavar="S",
+        help="seconds that provisioning takes (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        with LocalCloud(
+            arguments.dir,
+            port=arguments.port,
+            mqtt_port=arguments.mqtt_port,
+            region=arguments.region,
+            jitp_delay_s=arguments.jitp_delay,
+        ) as cloud:
+            here = cloud.description
+            print(f"local cloud ready: AWS API {here.endpoint_url}, MQTT {here.mqtt_host}:{here.mqtt_port}")
+            print(f"  cloud/setup.sh deploy --local {arguments.dir}", flush=True)
+            status = cloud.wait()
+            print(f"the local cloud ended by itself with status {status}; see {cloud.log}", file=sys.stderr)
+            return 1
+    except LocalCloudError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The child process that is the local cloud: MiniStack, kept to loopback, with JITP, ending when its parent does.
+
+Run by `handle`, which gives it its environment: `python -m cloud.local.emulator JITP_DELAY_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+
+from cloud.local import jitp
+
+STOP_GRACE_S = 5.0
+
+
+def main() -> None:
+    """Serve until SIGTERM, SIGINT or the end of standard input."""
+    delay_s = float(sys.argv.pop(1))  # MiniStack reads the rest of the command line itself
+    keep_to_loopback()
+    jitp.install(delay_s)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    importlib.import_module("ministack.app").main()
+
+
+def keep_to_loopback() -> None:
+    """Bind every listener to BIND_HOST: MiniStack's MQTT listener would bind every interface whatever that says."""
+    create_server = asyncio.BaseEventLoop.create_server
+
+    async def create_loopback_server(
+        self: asyncio.BaseEventLoop,
+        factory: object,
+        host: object = None,
+        *args: object,
+        **options: object,
+    ) -> object:
+        if options.get("sock") is None:
+            host = os.environ["BIND_HOST"]
+        return await create_server(self, factory, host, *args, **options)  # type: ignore[call-overload] # passed on as it came
+
+    asyncio.BaseEventLoop.create_server = create_loopback_server  # type: ignore[assignment,method-assign] # the point
+
+
+def end_with_parent() -> None:
+    """Stop when standard input ends, that is when whoever started us is gone; at the latest after a grace period."""
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_GRACE_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Starts the local cloud as a child process, waits until it serves, and leaves nothing of it behind.
+
+Everything the emulator writes is under DIR/tmp, which goes when it stops; DIR/emulator.log stays, to be read after a
+failure. The child watches its standard input, so it ends with this process however this process ends.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from cloud.local import description
+from cloud.local.description import Credentials, Description
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = ROOT / "build/env/local/bin/python"
+LOOPBACK = "127.0.0.1"
+ACCOUNT = "000000000000"
+CREDENTIALS = Credentials("test", "test")  # the emulator's name for its root account
+START_LIMIT_S = 30.0
+STOP_LIMIT_S = 10.0
+LOG_TAIL_LINES = 20
+
+
+class LocalCloudError(Exception):
+    """The local cloud did not start; the message says why and ends with the tail of its log."""
+
+
+class LocalCloud:
+    """A local cloud in `directory`, running inside a `with` block or between `start()` and `stop()`.
+
+    Ports are free ones unless given. `jitp_delay_s` is how long the registration template takes, as on AWS it takes a
+    moment: a device that reconnects sooner is dropped once more.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int = 0,
+        mqtt_port: int = 0,
+        region: str = "eu-west-1",
+        jitp_delay_s: float = 0.2,
+    ) -> None:
+        self.directory = directory.resolve()
+        self.log = self.directory / "emulator.log"
+        self._temporary = self.directory / "tmp"
+        self._ca = self.directory / "mqtt-ca.pem"
+        self._port, self._mqtt_port = port, mqtt_port
+        self._region, self._jitp_delay_s = region, jitp_delay_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._description: Description | None = None
+
+    @property
+    def description(self) -> Description:
+        """Where the running cloud is. Raises LocalCloudError when it is not running."""
+        if self._description is None:
+            raise LocalCloudError(f"the local cloud in {self.directory} is not running")
+        return self._description
+
+    def environment(self) -> dict[str, str]:
+        """Return this process's environment, made to reach this cloud: for boto3, sam and any AWS client."""
+        return self.description.environment(os.environ)
+
+    def start(self) -> Self:
+        """Start it and wait until it serves both the AWS API and MQTT. Raises LocalCloudError."""
+        if not PYTHON.exists():
+            raise LocalCloudError(f"{PYTHON} is not there; make it with `make env-local`")
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._refuse_a_second()
+        shutil.rmtree(self._temporary, ignore_errors=True)  # of one that was killed
+        self._temporary.mkdir(mode=0o700)
+        port, mqtt_port = self._port or _free_port(), self._mqtt_port or _free_port()
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [PYTHON, "-m", "cloud.local.emulator", str(self._jitp_delay_s)],
+                cwd=ROOT,
+                env=self._emulator_environment(port, mqtt_port),
+                stdin=subprocess.PIPE,  # never written to; its end tells the child that we are gone
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is ours to handle, and the Lambda's processes are found by the group
+            )
+        try:
+            self._wait(port, mqtt_port)
+        except BaseException:
+            self.stop()
+            raise
+        self._description = Description(
+            endpoint_url=f"http://{LOOPBACK}:{port}",
+            region=self._region,
+            account=ACCOUNT,
+            mqtt_host="localhost",
+            mqtt_port=mqtt_port,
+            mqtt_ca=str(self._ca),
+            pid=self._process.pid,
+            credentials=CREDENTIALS,
+        )
+        description.write(self.directory, self._description)
+        return self
+
+    def stop(self) -> None:
+        """Stop it, with every process it started, and remove all but the log. Does nothing when it is not running."""
+        process, self._process, self._description = self._process, None, None
+        if process is None:
+            return
+        description.remove(self.directory)
+        process.terminate()
+        try:
+            process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # the usual case: nobody is left
+        if process.stdin is not None:
+            process.stdin.close()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._ca.unlink(missing_ok=True)
+
+    def wait(self) -> int:
+        """Wait until the emulator ends by itself and return its exit status; it should not."""
+        return self._process.wait() if self._process else 0
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _refuse_a_second(self) -> None:
+        try:
+            other = description.read(self.directory)
+            os.kill(other.pid, 0)
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        raise LocalCloudError(f"a local cloud is running in {self.directory} already (process {other.pid})")
+
+    def _emulator_environment(self, port: int, mqtt_port: int) -> dict[str, str]:
+        """Nothing of the caller's environment but PATH: no credentials, proxies or settings reach the emulator."""
+        temporary = str(self._temporary)
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": temporary,
+            "LANG": "C.UTF-8",
+            "TMPDIR": temporary,
+            "S3_DATA_DIR": f"{temporary}/s3",
+            "DOCKER_HOST": f"unix://{temporary}/no-docker",
+            "AUTH": "true",  # enforce IAM and IoT policies; off by default
+            "BIND_HOST": LOOPBACK,
+            "GATEWAY_PORT": str(port),
+            "IOT_MTLS_PORT": str(mqtt_port),
+            "LAMBDA_EXECUTOR": "local",
+            "MINISTACK_ACCOUNT_ID": ACCOUNT,
+            "MINISTACK_REGION": self._region,
+            "SFTP_ENABLED": "0",
+        }
+
+    def _wait(self, port: int, mqtt_port: int) -> None:
+        """Until the API is ready and the broker has completed a TLS handshake (its first one makes its certificate)."""
+        limit = time.monotonic() + START_LIMIT_S
+        while True:
+            try:
+                if json.loads(_get(port, "/_ministack/ready")).get("iot_mtls") == "listening":
+                    self._ca.write_bytes(_get(port, "/_ministack/iot/ca.pem"))
+                    _handshake(mqtt_port, self._ca)
+                    return
+                problem = "its broker is not listening yet"
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                problem = str(error)
+            if self._process is None or self._process.poll() is not None:
+                raise LocalCloudError(f"the local cloud ended while starting\n{self._log_tail()}")
+            if time.monotonic() > limit:
+                raise LocalCloudError(
+                    f"the local cloud was not ready within {START_LIMIT_S:.0f} s: {problem}\n{self._log_tail()}"
+                )
+            time.sleep(0.05)
+
+    def _log_tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        return "\n".join([f"--- {self.log}", *lines])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _get(port: int, path: str) -> bytes:
+    """GET from the emulator, past any proxy the environment names."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+def _handshake(port: int, ca: Path) -> None:
+    context = ssl.create_default_context(cafile=str(ca))
+    with socket.create_connection((LOOPBACK, port), timeout=10) as plain:
+        context.wrap_socket(plain, server_hostname="localhost").close()

@@ -1,0 +1,1 @@
+"""The rotation Lambda: the authority that says which device may have which certificate."""

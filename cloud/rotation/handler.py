@@ -1,0 +1,151 @@
+"""The Lambda's entry: parse, load, decide, act, reply.
+
+An event is what the stack's topic rules select: `{"event", "topic", "principal", "client_id", "data": base64}`.
+Whatever happens, a device whose topic names its serial gets an answer:
+
+- what it asked for, or why not;
+- `bad-request` for what cannot be parsed, which no retry would mend;
+- `conflict` when others kept writing the same record;
+- `try-later` for any other failure, which is then raised: Lambda's two retries and the failure queue see it. A retry
+  that succeeds answers once more, with what the device would get by asking again, so nothing is contradicted.
+
+The old certificate is retired after the reply, so a failure there costs the device nothing and is raised as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from cloud.rotation import devices, issuer, messages, registry, steps, telemetry
+from cloud.rotation.lifecycle import CONFLICT_S, TRY_LATER_S, Event, Quarantine, Refuse
+from cloud.rotation.messages import AckRequest, CheckInRequest, CreateRequest, ErrorResponse, MalformedError
+from cloud.rotation.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloud.rotation.messages import Address, Response
+    from cloud.rotation.steps import World
+
+Request = CreateRequest | AckRequest | CheckInRequest
+
+
+def handle(event: Mapping[str, Any], _context: object) -> None:
+    """Serve one event; what Lambda calls."""
+    front_desk().serve(event)
+
+
+@dataclass(frozen=True, slots=True)
+class FrontDesk:
+    """Serves events of the topics under `prefix`."""
+
+    world: World
+    prefix: str
+
+    def serve(self, event: Mapping[str, Any]) -> None:
+        """Serve one event. What raises here is run again by Lambda, and at last kept in the failure queue."""
+        kind = Event(event["event"])
+        data = base64.b64decode(event.get("data") or "", validate=True)
+        if kind is Event.REGISTERED:
+            serial = steps.registered(self.world, messages.parse_registered(data).certificate_id)
+            if serial:
+                steps.finish(self.world, serial)
+            return
+        try:
+            address = messages.parse_address(self.prefix, event["topic"])
+        except MalformedError as error:  # it names no serial, so there is nobody to answer
+            telemetry.count("Malformed", self.world.stack, topic=str(event["topic"])[:256], reason=str(error))
+            return
+        if address.event is not kind:
+            raise ValueError(f"a topic rule sent {address.event} as {kind}")
+        self._request(address, str(event.get("principal")), data)
+
+    def _request(self, address: Address, principal: str, data: bytes) -> None:
+        try:
+            request = _parse(address.event, data)
+        except MalformedError as error:
+            telemetry.count("Malformed", self.world.stack, serial=address.serial, reason=str(error))
+            self._reply(address, None, Refuse("bad-request", str(error)))
+            return
+        try:
+            outcome = self._act(address.serial, principal, request)
+        except devices.ConflictError as error:
+            outcome = Refuse("conflict", str(error), CONFLICT_S)
+        except Exception:
+            telemetry.count("Failed", self.world.stack, serial=address.serial, request=address.event)
+            with suppress(Exception):  # the failure worth raising is the one we have
+                self._reply(address, request.request_id, Refuse("try-later", "the cloud is not ready", TRY_LATER_S))
+            raise
+        # A device about to be quarantined is told before it can no longer receive anything.
+        self._reply(address, request.request_id, outcome)
+        if isinstance(outcome, Quarantine):
+            steps.quarantine(self.world, outcome)
+        steps.finish(self.world, address.serial)
+
+    def _act(self, serial: str, principal: str, request: Request) -> Response | Refuse | Quarantine:
+        try:
+            messages.certificate_id(principal, "principal")
+        except MalformedError:
+            return Refuse("wrong-principal", "this was not sent over a device certificate")
+        world, now = self.world, self.world.clock()
+        match request:
+            case CreateRequest():
+                issued = steps.create(world, serial, principal, request.csr)
+                if isinstance(issued, Refuse | Quarantine):
+                    return issued
+                chain = world.issuer.ca_pem
+                return messages.CreateResponse(issued.pem, issued.certificate_id, request.request_id, chain, now)
+            case AckRequest():
+                refused = steps.acknowledge(world, serial, principal, request.cert_id)
+                return refused or messages.AckResponse(request.cert_id, request.request_id, now)
+            case CheckInRequest():
+                device = steps.check_in(world, serial, principal, request.report_text())
+                if isinstance(device, Refuse):
+                    return device
+                return messages.CheckInResponse(request.request_id, now, device.renew)
+
+    def _reply(self, address: Address, request_id: str | None, outcome: Response | Refuse | Quarantine) -> None:
+        if isinstance(outcome, Quarantine):
+            outcome = Refuse("not-allowed", outcome.reason)
+        code = reason = None
+        if isinstance(outcome, Refuse):
+            code, reason = outcome.code, outcome.reason
+            outcome = ErrorResponse(code, reason, outcome.retry_after_s, request_id)
+        self.world.registry.publish(address.reply_to, messages.encode(outcome))
+        metric = "Refused" if code else "Served"
+        telemetry.count(
+            metric, self.world.stack, serial=address.serial, request=address.event, code=code, reason=reason
+        )
+
+
+def _parse(event: Event, data: bytes) -> Request:
+    match event:
+        case Event.CREATE:
+            return messages.parse_create(data)
+        case Event.ACK:
+            return messages.parse_ack(data)
+        case _:
+            return messages.parse_check_in(data)
+
+
+@cache
+def front_desk() -> FrontDesk:
+    """Wire everything, once per warm function: the one place that knows environment and clock."""
+    settings = Settings.read(os.environ)
+    key = issuer.connect(settings.manufacturer_key_parameter)
+    world = steps.World(
+        devices=devices.connect(settings.table),
+        registry=registry.connect(),
+        issuer=issuer.Issuer(settings.manufacturer_ca_pem, key, settings.certificate_lifetime),
+        clock=lambda: time.time_ns() // 1_000_000,
+        policies=settings.policies,
+        vendor_ca_id=settings.vendor_ca_id,
+        stack=settings.stack,
+    )
+    return FrontDesk(world, settings.topic_prefix)

@@ -1,0 +1,209 @@
+"""The rules of the cloud's half of a rotation. No clock, network or log: time and facts are arguments.
+
+- A serial that nobody allowed gets nothing, and the certificate that presents it is quarantined.
+- Authority is the certificate a message came over, its *principal*; never what the message says.
+- The first certificate is asked for by the recorded vendor certificate, each later one by the active certificate.
+- One serial has at most one vendor certificate, one active and one pending certificate.
+- The same public key gets the same certificate again, unless that one is in the last third of its life.
+- Another public key supersedes an unproven pending certificate, which is then retired.
+- Only a message that came **over the pending certificate** makes it active, and only then is the previous retired.
+- What is to be retired is in the record before anything is retired, so whoever comes next can finish it.
+
+Times are milliseconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from cloud.rotation.record import NEW, Device, Retiring, State
+
+if TYPE_CHECKING:
+    from cloud.rotation.record import Certificate
+
+SETTLE_MS: Final = 5 * 60 * 1000
+"""How long a retired certificate stays in the record. An overtaken run of the Lambda that is still on its way to
+register that certificate lives at most as long as the function's timeout (a minute); once this time has passed, a
+certificate found gone stays gone."""
+
+TRY_LATER_S: Final = 60
+CONFLICT_S: Final = 5
+
+ErrorCode: TypeAlias = Literal["not-allowed", "wrong-principal", "bad-request", "bad-csr", "conflict", "try-later"]
+
+
+class Event(StrEnum):
+    """What can move it. The values are the literals of the stack's topic rules."""
+
+    REGISTERED = "registered"
+    CREATE = "create"
+    ACK = "ack"
+    CHECK_IN = "check-in"
+
+
+TRANSITIONS: Final = {
+    (State.ALLOWED, Event.REGISTERED): State.THING_CREATED,
+    (State.THING_CREATED, Event.CREATE): State.CERT_ISSUED,
+    (State.CERT_ISSUED, Event.CREATE): State.CERT_ISSUED,
+    (State.CERT_ISSUED, Event.ACK): State.ROTATION_COMPLETE,
+    (State.ROTATION_COMPLETE, Event.CREATE): State.CERT_ISSUED,
+}
+"""Every move there is: what is not here is refused. A check-in moves nothing."""
+
+OUTSIDE: Final = frozenset({State.QUARANTINED, State.REVOKED})
+"""States that only an operator ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What the registry says of a certificate; `serial` is its one common name, None if that is no valid serial."""
+
+    certificate_id: str
+    serial: str | None
+    by_vendor_ca: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Say no, and why; the device may come back after `retry_after_s`, if that is given."""
+
+    code: ErrorCode
+    reason: str
+    retry_after_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The principal may have a certificate for this device: `reusable`, or a new one recorded by `with_pending`."""
+
+    reason: str
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write this record, then answer."""
+
+    reason: str
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Nothing to write; answer as before."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Take this vendor certificate out of service.
+
+    `record`, if any, is written first. `thing`, if any, is deleted: it is named for a serial that nobody knows.
+    """
+
+    reason: str
+    certificate_id: str
+    record: Device | None = None
+    thing: str | None = None
+
+
+def decide_registered(  # noqa: PLR0911 - a chain of checks, each with its reason, is the specification
+    device: Device | None, presented: Presented
+) -> Save | Keep | Quarantine:
+    """Judge a vendor certificate that has registered itself just in time; `device` is the record of its serial."""
+    if not presented.by_vendor_ca:
+        return Keep("not a certificate of the vendor CA")
+    if presented.serial is None:
+        return Quarantine("the certificate names no valid serial", presented.certificate_id)
+    if device is None or device.state is State.QUARANTINED:
+        return _quarantine_unknown(device, presented.serial, presented.certificate_id)
+    if device.state is State.REVOKED:
+        return Quarantine("the device is revoked", presented.certificate_id)
+    if device.vendor_certificate_id == presented.certificate_id:
+        return Keep("the vendor certificate is recorded already")
+    if device.state is State.ALLOWED:
+        return Save("vendor certificate recorded", _with_vendor(device, presented.certificate_id))
+    return Quarantine("the serial has another vendor certificate", presented.certificate_id)
+
+
+def needs_inspection(device: Device | None) -> bool:
+    """Say whether `decide_create` must be told whose certificate the principal is: the record names nobody."""
+    return device is None or device.state in (State.QUARANTINED, State.ALLOWED)
+
+
+def decide_create(  # noqa: PLR0911 - the same
+    device: Device | None, serial: str, principal: str, presented: Presented | None
+) -> Refuse | Quarantine | Admit:
+    """Judge who asks for a certificate; `presented` is the principal's certificate if that `needs_inspection`."""
+    vendors = presented is not None and presented.by_vendor_ca and presented.serial == serial
+    if device is None or device.state is State.QUARANTINED:
+        if vendors:
+            return _quarantine_unknown(device, serial, principal)
+        return Refuse("not-allowed", "the serial is not on the allow-list")
+    if device.state is State.ALLOWED:
+        if vendors:
+            return Admit("the vendor's certificate, whose registration is news", _with_vendor(device, principal))
+        return Refuse("wrong-principal", "this is not the vendor certificate of this serial")
+    if (device.state, Event.CREATE) not in TRANSITIONS:
+        return Refuse("not-allowed", f"the device is {device.state}")
+    if principal != device.present_certificate_id:
+        return Refuse("wrong-principal", "only the device's present certificate may ask for the next")
+    return Admit("the device's present certificate", device)
+
+
+def reusable(device: Device, public_key: str, now: int) -> Certificate | None:
+    """Return the certificate this key has already, if it is worth handing out again."""
+    held = (certificate for certificate in (device.pending, device.active) if certificate)
+    return next((c for c in held if c.public_key == public_key and c.fresh(now)), None)
+
+
+def with_pending(device: Device, certificate: Certificate, now: int) -> Device:
+    """Return `device` with `certificate` pending; an unproven one before it is to be retired."""
+    unproven = device.pending.certificate_id if device.pending else None
+    state = TRANSITIONS[device.state, Event.CREATE]
+    return replace(device, state=state, pending=certificate, retiring=_to_retire(device, unproven, now))
+
+
+def decide_ack(device: Device | None, principal: str, named: str, now: int) -> Refuse | Save | Keep:
+    """Judge the word that the certificate `named` works: believed only over that very certificate."""
+    if device is None or device.state in OUTSIDE:
+        return Refuse("not-allowed", "the device is not in service")
+    if named != principal or not device.holds(principal):
+        return Refuse("wrong-principal", "an acknowledgement must come over the certificate it acknowledges")
+    if device.pending is None or device.pending.certificate_id != principal:
+        return Keep("acknowledged already")
+    state = TRANSITIONS[device.state, Event.ACK]
+    retiring = _to_retire(device, device.present_certificate_id, now)
+    proven = replace(device, state=state, active=device.pending, pending=None, retiring=retiring)
+    return Save("the new certificate is proven", proven)
+
+
+def decide_check_in(device: Device | None, principal: str, report: str, now: int) -> Refuse | Save:
+    """Judge a device's report about itself, a JSON text."""
+    if device is None or device.state in OUTSIDE:
+        return Refuse("not-allowed", "the device is not in service")
+    if device.active is None or device.active.certificate_id != principal:
+        return Refuse("wrong-principal", "a check-in must come over the active certificate")
+    return Save("report stored", replace(device, last_seen=now, report=report))
+
+
+def without_retired(device: Device, now: int) -> Device:
+    """Return `device`, all of whose `retiring` are retired, without those that nobody can still be registering."""
+    return replace(device, retiring=tuple(r for r in device.retiring if now - r.since < SETTLE_MS))
+
+
+def _with_vendor(device: Device, certificate_id: str) -> Device:
+    return replace(device, state=TRANSITIONS[device.state, Event.REGISTERED], vendor_certificate_id=certificate_id)
+
+
+def _to_retire(device: Device, certificate_id: str | None, now: int) -> tuple[Retiring, ...]:
+    return (*device.retiring, Retiring(certificate_id, now)) if certificate_id else device.retiring
+
+
+def _quarantine_unknown(device: Device | None, serial: str, certificate_id: str) -> Quarantine:
+    record = replace(device or Device(serial, State.QUARANTINED, NEW), quarantined_certificate_id=certificate_id)
+    reason = "the serial is not on the allow-list"
+    return Quarantine(reason, certificate_id, record if record != device else None, thing=serial)

@@ -1,0 +1,91 @@
+"""The record: what the cloud knows of one serial, and which certificates it has. Pure data.
+
+Times are milliseconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+NEW: Final = -1
+"""The version of a record that was never written; the first write makes it 0."""
+
+
+class State(StrEnum):
+    """Where a serial stands."""
+
+    ALLOWED = "ALLOWED"
+    THING_CREATED = "THING_CREATED"
+    CERT_ISSUED = "CERT_ISSUED"
+    ROTATION_COMPLETE = "ROTATION_COMPLETE"
+    QUARANTINED = "QUARANTINED"
+    REVOKED = "REVOKED"
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate this stack issued: ids are lower-case hex SHA-256 of the DER certificate and of the DER SPKI."""
+
+    certificate_id: str
+    public_key: str
+    pem: str
+    issued_at: int
+    not_after: int
+
+    def fresh(self, now: int) -> bool:
+        """Whether it is worth handing out again: more than a third of its life is left."""
+        return self.not_after - now > (self.not_after - self.issued_at) / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Retiring:
+    """A certificate to be retired, and since when."""
+
+    certificate_id: str
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """An operator's advice to renew somewhere in this window."""
+
+    start: int
+    end: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What the cloud knows of one serial; `version` counts its writes."""
+
+    serial: str
+    state: State
+    version: int
+    vendor_certificate_id: str | None = None
+    active: Certificate | None = None
+    pending: Certificate | None = None
+    retiring: tuple[Retiring, ...] = ()
+    renew: Renewal | None = None
+    last_seen: int | None = None
+    report: str | None = None
+    quarantined_certificate_id: str | None = None
+
+    @property
+    def present_certificate_id(self) -> str | None:
+        """The certificate that may ask for the next one: the active, before there is one the vendor's."""
+        return self.active.certificate_id if self.active else self.vendor_certificate_id
+
+    def holds(self, certificate_id: str) -> bool:
+        """Whether this is one of the certificates the device may use now."""
+        return any(held.certificate_id == certificate_id for held in (self.pending, self.active) if held)
+
+    def deletable(self, certificate_id: str) -> bool:
+        """Whether a retired certificate may be deleted: any but the vendor's.
+
+        The vendor CA registers its certificates just in time: a deleted vendor certificate would come back to life on
+        its next connection. It stays, as an INACTIVE tombstone without policy or thing. The manufacturer CA does not
+        register automatically, so an issued certificate that is deleted is gone for good.
+        """
+        return certificate_id != self.vendor_certificate_id

@@ -1,0 +1,149 @@
+"""AWS IoT: certificates, policies and things, and the answers to devices.
+
+Every change may be made again: what is done already counts as done. The control plane is eventually consistent (DG:
+"Attach a thing or policy"), so a deletion that meets an attachment just removed is tried again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+import boto3
+from botocore.config import Config
+
+from cloud.rotation.settings import TIMEOUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mypy_boto3_iot import IoTClient
+    from mypy_boto3_iot_data import IoTDataPlaneClient
+
+PENDING_WAITS: Final = (1.0, 1.0, 2.0, 4.0)
+"""Seconds to wait for a just-in-time provisioning template to finish: typically one to three."""
+
+DELETE_WAITS: Final = (0.5, 1.0, 2.0, 4.0)
+"""Seconds to wait between tries to delete what was detached a moment ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A certificate in the registry."""
+
+    certificate_id: str
+    arn: str
+    status: str
+    pem: str
+    ca_id: str | None
+
+
+class Registry:
+    """The registry of one account and region; `sleep` takes seconds."""
+
+    def __init__(self, iot: IoTClient, data: IoTDataPlaneClient, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._iot = iot
+        self._data = data
+        self._sleep = sleep
+
+    def describe(self, certificate_id: str) -> Registered | None:
+        """Return the certificate, or None if it is not registered."""
+        try:
+            found = self._iot.describe_certificate(certificateId=certificate_id)["certificateDescription"]
+        except self._iot.exceptions.ResourceNotFoundException:
+            return None
+        return Registered(
+            certificate_id,
+            found["certificateArn"],
+            found["status"],
+            found["certificatePem"],
+            found.get("caCertificateId") or None,
+        )
+
+    def settled(self, certificate_id: str) -> Registered | None:
+        """Return the certificate once it is no longer PENDING_ACTIVATION, or as it is after some seconds."""
+        found = self.describe(certificate_id)
+        for wait in PENDING_WAITS:
+            if found is None or found.status != "PENDING_ACTIVATION":
+                break
+            self._sleep(wait)
+            found = self.describe(certificate_id)
+        return found
+
+    def establish(self, pem: str, ca_pem: str, certificate_id: str, thing: str, policies: tuple[str, ...]) -> None:
+        """Register a certificate as ACTIVE with its policies and thing.
+
+        `ca_pem` names the CA: without it AWS refuses when several CAs share a subject (CertificateConflict). One that
+        is registered already keeps its status: if an operator deactivated it, so it stays.
+        """
+        try:
+            arn = self._iot.register_certificate(certificatePem=pem, caCertificatePem=ca_pem, status="ACTIVE")[
+                "certificateArn"
+            ]
+        except self._iot.exceptions.ResourceAlreadyExistsException:
+            existing = self.describe(certificate_id)
+            if existing is None:  # deleted between the two calls: its retirement has overtaken us
+                return
+            arn = existing.arn
+        for policy in policies:
+            self._iot.attach_policy(policyName=policy, target=arn)
+        self._iot.attach_thing_principal(thingName=thing, principal=arn)
+
+    def disable(self, certificate_id: str) -> Registered | None:
+        """Take a certificate out of service: INACTIVE, no policy, no thing. Return it, or None if it is gone."""
+        found = self.describe(certificate_id)
+        if found is None:
+            return None
+        if found.status not in ("INACTIVE", "REVOKED"):
+            self._iot.update_certificate(certificateId=certificate_id, newStatus="INACTIVE")
+        # Listed to the end before the first is detached, or the pages would shift under the listing.
+        attached = list(self._iot.get_paginator("list_attached_policies").paginate(target=found.arn))
+        for policy in chain.from_iterable(page["policies"] for page in attached):
+            self._tolerate(partial(self._iot.detach_policy, policyName=policy["policyName"], target=found.arn))
+        owned = list(self._iot.get_paginator("list_principal_things").paginate(principal=found.arn))
+        for thing in chain.from_iterable(page["things"] for page in owned):
+            self._tolerate(partial(self._iot.detach_thing_principal, thingName=thing, principal=found.arn))
+        return found
+
+    def delete(self, certificate_id: str) -> None:
+        """Delete a certificate that is out of service; DeleteConflictException if it stays attached for seconds."""
+        self._retry_delete(partial(self._iot.delete_certificate, certificateId=certificate_id))
+
+    def delete_thing(self, thing: str, arn: str) -> None:
+        """Delete `thing` unless a certificate other than `arn` belongs to it."""
+        try:
+            principals = self._iot.list_thing_principals(thingName=thing)["principals"]
+        except self._iot.exceptions.ResourceNotFoundException:
+            return
+        if not set(principals) - {arn}:
+            self._retry_delete(partial(self._iot.delete_thing, thingName=thing))
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish at QoS 1."""
+        self._data.publish(topic=topic, qos=1, payload=payload)
+
+    def _tolerate(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except self._iot.exceptions.ResourceNotFoundException:
+            return
+
+    def _retry_delete(self, call: Callable[[], object]) -> None:
+        # What AWS IoT says of a certificate, and of a thing, that still looks attached or ACTIVE to it.
+        errors = self._iot.exceptions
+        not_yet = errors.DeleteConflictException, errors.CertificateStateException, errors.InvalidRequestException
+        for wait in DELETE_WAITS:
+            try:
+                return self._tolerate(call)
+            except not_yet:
+                self._sleep(wait)
+        return self._tolerate(call)
+
+
+def connect() -> Registry:
+    """Return the registry of the account and region this runs in."""
+    config = Config(**TIMEOUTS)
+    return Registry(boto3.client("iot", config=config), boto3.client("iot-data", config=config))

@@ -1,0 +1,50 @@
+"""What the stack tells the Lambda, from its environment; read once per process, by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Timeouts(TypedDict):
+    """Seconds, as botocore's Config takes them."""
+
+    connect_timeout: int
+    read_timeout: int
+
+
+TIMEOUTS: Final = Timeouts(connect_timeout=2, read_timeout=5)
+"""Short enough that a service that hangs still leaves time, before the function's own end, to tell the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The stack's names; see `Environment` in template.yaml."""
+
+    stack: str
+    table: str
+    topic_prefix: str
+    policies: tuple[str, ...]
+    vendor_ca_id: str
+    manufacturer_ca_pem: str
+    manufacturer_key_parameter: str
+    certificate_lifetime: timedelta
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Settings:
+        """Return the settings; KeyError names what is missing."""
+        policies = environ["DEVICE_POLICY_NAME"], environ["APPLICATION_POLICY_NAME"]
+        return cls(
+            stack=environ["STACK_NAME"],
+            table=environ["TABLE_NAME"],
+            topic_prefix=environ["TOPIC_PREFIX"],
+            policies=tuple(name for name in policies if name),
+            vendor_ca_id=environ["VENDOR_CA_ID"],
+            manufacturer_ca_pem=environ["MANUFACTURER_CA_CERTIFICATE"],
+            manufacturer_key_parameter=environ["MANUFACTURER_KEY_PARAMETER"],
+            certificate_lifetime=timedelta(seconds=int(environ["CERTIFICATE_LIFETIME_SECONDS"])),
+        )

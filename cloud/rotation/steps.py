@@ -1,0 +1,173 @@
+"""What each message makes happen: read the record, ask the rules, write the record, and only then touch the world.
+
+Every step may run twice, or stop anywhere and run again: the record is written on condition before the first effect,
+and an effect that is there already counts as done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+
+from cloud.rotation import csr, lifecycle, telemetry
+from cloud.rotation.devices import ConflictError
+from cloud.rotation.lifecycle import CONFLICT_S, Presented, Quarantine, Refuse, Save
+from cloud.rotation.messages import SERIAL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloud.rotation.devices import Devices
+    from cloud.rotation.issuer import Issuer
+    from cloud.rotation.record import Certificate, Device
+    from cloud.rotation.registry import Registry
+
+ATTEMPTS: Final = 5
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StillPendingError(RuntimeError):
+    """The provisioning template may yet undo a quarantine: raised so that Lambda runs the event again in a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything a step may touch; `clock` tells ms since 1970."""
+
+    devices: Devices
+    registry: Registry
+    issuer: Issuer
+    clock: Callable[[], int]
+    policies: tuple[str, ...]
+    vendor_ca_id: str
+    stack: str
+
+
+def again_on_conflict(step: Callable[P, T]) -> Callable[P, T]:
+    """Run a step again, from reading the record on, when somebody else wrote the record meanwhile."""
+
+    @wraps(step)
+    def persistent(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return step(*args, **kwargs)
+            except ConflictError:
+                continue
+        return step(*args, **kwargs)
+
+    return persistent
+
+
+@again_on_conflict
+def create(world: World, serial: str, principal: str, pem: str) -> Certificate | Refuse | Quarantine:
+    """Return the certificate for the request `pem`: issued, recorded, and only then registered."""
+    device = world.devices.get(serial)
+    presented = _presented(world, principal) if lifecycle.needs_inspection(device) else None
+    decision = lifecycle.decide_create(device, serial, principal, presented)
+    if isinstance(decision, Refuse | Quarantine):
+        return decision
+    try:
+        request = csr.check(pem, serial)
+    except csr.BadCsrError as error:
+        return Refuse("bad-csr", str(error))
+    now = world.clock()
+    certificate = lifecycle.reusable(decision.device, request.fingerprint, now)
+    if certificate is None:
+        certificate = world.issuer.issue(request, serial, now)
+        world.devices.save(lifecycle.with_pending(decision.device, certificate, now))
+    world.registry.establish(certificate.pem, world.issuer.ca_pem, certificate.certificate_id, serial, world.policies)
+    # A run that was overtaken on its way has just registered what the other one had retired already.
+    latest = world.devices.get(serial)
+    if latest is None or not latest.holds(certificate.certificate_id):
+        _retire(world, certificate.certificate_id, delete=True)
+        return Refuse("conflict", "another request has taken the place of this one", CONFLICT_S)
+    return certificate
+
+
+@again_on_conflict
+def acknowledge(world: World, serial: str, principal: str, named: str) -> Refuse | None:
+    """Make the pending certificate active; None is yes."""
+    decision = lifecycle.decide_ack(world.devices.get(serial), principal, named, world.clock())
+    if isinstance(decision, Save):
+        world.devices.save(decision.device)
+    return decision if isinstance(decision, Refuse) else None
+
+
+@again_on_conflict
+def check_in(world: World, serial: str, principal: str, report: str) -> Device | Refuse:
+    """Store a report and return the record."""
+    decision = lifecycle.decide_check_in(world.devices.get(serial), principal, report, world.clock())
+    if isinstance(decision, Refuse):
+        return decision
+    world.devices.save(decision.device)
+    return decision.device
+
+
+@again_on_conflict
+def registered(world: World, certificate_id: str) -> str | None:
+    """Record a vendor certificate that registered itself, or quarantine it. Return its serial, if it names one."""
+    presented = _presented(world, certificate_id)
+    if presented is None:
+        telemetry.say("registered", certificate=certificate_id, reason="the certificate is gone")
+        return None
+    device = world.devices.get(presented.serial) if presented.serial else None
+    decision = lifecycle.decide_registered(device, presented)
+    telemetry.say("registered", serial=presented.serial, certificate=certificate_id, reason=decision.reason)
+    if isinstance(decision, Save):
+        world.devices.save(decision.device)
+    elif isinstance(decision, Quarantine):
+        quarantine(world, decision)
+    return presented.serial
+
+
+def quarantine(world: World, decision: Quarantine) -> None:
+    """Take a vendor certificate out of service, and the thing that was made for an unknown serial.
+
+    While the provisioning template has not finished it would set the certificate ACTIVE again: it is given some
+    seconds, and if it has not finished even then, StillPendingError asks for one more run when it surely has.
+    """
+    if decision.record:
+        world.devices.save(decision.record)
+    found = world.registry.settled(decision.certificate_id)
+    if found is None:
+        return
+    if found.status != "INACTIVE":  # a second run for the same certificate is not a second alarm
+        telemetry.count("Quarantined", world.stack, certificate=decision.certificate_id, reason=decision.reason)
+    world.registry.disable(decision.certificate_id)
+    if decision.thing:
+        world.registry.delete_thing(decision.thing, found.arn)
+    if found.status == "PENDING_ACTIVATION":
+        raise StillPendingError(f"{decision.certificate_id} may yet be activated by its provisioning template")
+
+
+def finish(world: World, serial: str) -> None:
+    """Retire what the record says is to be retired: what the last message left, or one before it could not finish."""
+    device = world.devices.get(serial)
+    if device is None or not device.retiring:
+        return
+    for retiring in device.retiring:
+        _retire(world, retiring.certificate_id, delete=device.deletable(retiring.certificate_id))
+    rest = lifecycle.without_retired(device, world.clock())
+    if rest == device:
+        return
+    try:
+        world.devices.save(rest)
+    except ConflictError:
+        return  # whoever wrote will find the same, already retired, and take it off the record
+
+
+def _retire(world: World, certificate_id: str, *, delete: bool) -> None:
+    if world.registry.disable(certificate_id) and delete:
+        world.registry.delete(certificate_id)
+
+
+def _presented(world: World, certificate_id: str) -> Presented | None:
+    found = world.registry.describe(certificate_id)
+    if found is None:
+        return None
+    name = csr.common_name(found.pem)
+    serial = name if name and SERIAL.fullmatch(name) else None
+    return Presented(certificate_id, serial, by_vendor_ca=found.ca_id == world.vendor_ca_id)

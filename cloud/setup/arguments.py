@@ -1,0 +1,125 @@
+"""The command line: what can be asked for, and each value understood once, here."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+SHORTEST_LIFETIME_S = 10
+SERIAL = re.compile(r"[a-zA-Z0-9:_-]{1,64}")  # a thing's name, short enough for an X.509 common name
+STACK = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,99}")
+# What template.yaml allows, told before anything is made.
+TOPIC_PREFIX = re.compile(r"(?=.{1,32}$)/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,3}")
+
+OVERVIEW = """\
+Sets up the cloud side of iot-agent, in AWS or on this machine.
+
+  cloud/setup.sh deploy            create or update the stack and its two CAs
+  cloud/setup.sh device SN-0001    prepare one device: allow its serial, make the files it is delivered with
+  cloud/setup.sh destroy           remove everything again
+
+Every command can be interrupted and run again; `COMMAND --help` says more."""
+
+DEPLOY = """\
+Creates what is missing and updates the rest:
+  - the vendor CA, which signs the certificate a device is delivered with. Its key stays on this machine (--state).
+  - the manufacturer CA, which signs the certificates a device uses. Its key is kept in SSM (SecureString) only.
+  - the stack, with `sam build` and `sam deploy`: the Lambda, its rules, the table of devices, policies, alarms.
+Run it again at any time, for instance with another --lifetime; options left out keep their deployed value."""
+
+DEVICE = """\
+Allows SERIAL in the stack's table and writes its bundle, what the device is delivered with:
+  agent.yaml               the agent's configuration
+  bootstrap/               the vendor certificate (with its CA) and its private key, mode 0600
+  endpoint-ca.pem          whom the device trusts as its MQTT endpoint
+  manufacturer-ca.pem      whose certificates it accepts as its own
+A bundle that is complete and still valid is kept as it is; --force makes a new key and certificate."""
+
+DESTROY = """\
+Removes, in this order: the certificates of devices and their things, the stack with its table, the CAs and their
+parameters in SSM. No device can connect any more; a new deploy makes a new manufacturer CA, so that every device then
+needs a new bundle. The vendor CA's key on this machine is asked about separately."""
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """Return the command and its options; prints help or what is wrong and exits as argparse does."""
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="cloud/setup.sh", description=OVERVIEW, formatter_class=plain)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    deploy = commands.add_parser("deploy", help="create or update the stack", description=DEPLOY, formatter_class=plain)
+    deploy.add_argument(
+        "--lifetime",
+        type=lifetime_s,
+        metavar="TIME",
+        help="of a device certificate, as 90d, 12h, 30m or 20s (at first: 90d)",
+    )
+    deploy.add_argument(
+        "--topic-prefix", type=topic_prefix, metavar="PREFIX", help="of all MQTT topics (at first: cert-rotation)"
+    )
+    deploy.add_argument(
+        "--application-policy",
+        metavar="NAME",
+        help="an AWS IoT policy of yours, attached to every device certificate: what the application may do",
+    )
+
+    device = commands.add_parser("device", help="prepare one device", description=DEVICE, formatter_class=plain)
+    device.add_argument("serial", type=serial, metavar="SERIAL", help="up to 64 letters, digits, : _ -")
+    device.add_argument("--out", type=Path, metavar="DIR", help="where the bundle goes (default: ./SERIAL)")
+    device.add_argument(
+        "--vendor-lifetime",
+        type=lifetime_s,
+        default=lifetime_s("30d"),
+        metavar="TIME",
+        help="of the vendor certificate: how long the device may wait before its first connection (default: 30d)",
+    )
+    device.add_argument("--force", action="store_true", help="replace the bundle's key and certificate")
+
+    destroy = commands.add_parser("destroy", help="remove it all", description=DESTROY, formatter_class=plain)
+    destroy.add_argument("--yes", action="store_true", help="do not ask; keeps the vendor CA's key")
+    destroy.add_argument("--delete-vendor-key", action="store_true", help="delete the vendor CA's key without asking")
+
+    for command in (deploy, device, destroy):
+        where = command.add_argument_group("where")
+        where.add_argument("--stack", type=stack, default="iot-agent", metavar="NAME", help="(default: %(default)s)")
+        where.add_argument("--region", help="AWS region (default: that of your AWS configuration)")
+        where.add_argument("--local", type=Path, metavar="DIR", help="use the local cloud running in DIR, not AWS")
+        where.add_argument(
+            "--state",
+            type=Path,
+            metavar="DIR",
+            help="where the vendor CA's key is kept (default: ~/.local/state/iot-agent-cloud/NAME; with --local: in it)",
+        )
+    return parser.parse_args(words)
+
+
+def lifetime_s(text: str) -> int:
+    """Seconds of `90d`, `12h`, `30m`, `20s` or a bare number of seconds."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
+    seconds = int(match[1]) * UNITS_S[match[2]] if match else 0
+    if seconds < SHORTEST_LIFETIME_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time of at least 10 s; write it as 90d, 12h, 30m or 20s")
+    return seconds
+
+
+def serial(text: str) -> str:
+    """Return a device's serial number: it is a thing's name, a common name and part of topics."""
+    return _matching(SERIAL, text, "1 to 64 letters, digits, ':', '_' or '-'")
+
+
+def stack(text: str) -> str:
+    """Return a CloudFormation stack's name."""
+    return _matching(STACK, text, "a letter, then up to 99 letters, digits or '-'")
+
+
+def topic_prefix(text: str) -> str:
+    """Return a topic prefix; it may begin with a slash."""
+    return _matching(TOPIC_PREFIX, text, "at most four levels of letters, digits, '_' or '-', 32 in all")
+
+
+def _matching(pattern: re.Pattern[str], text: str, allowed: str) -> str:
+    if not pattern.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed here: {allowed}")
+    return text

@@ -1,0 +1,193 @@
+"""The CloudFormation stack: built and deployed by SAM, waited for, looked at and deleted through boto3."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from cloud.setup.errors import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import StackTypeDef
+
+    from cloud.setup.session import Cloud
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "cloud/template.yaml"
+SOURCES = ROOT / "cloud/rotation"
+SAM = ROOT / "build/env/sam/bin/sam"
+UV = ROOT / "build/env/uv/bin/uv"
+BUILDS = ROOT / "build/sam"
+SAM_STACK = "aws-sam-cli-managed-default"
+WAIT_LIMIT_S = 1800
+LOG_TAIL_LINES = 40
+
+
+class Stack:
+    """One stack by name, in one cloud."""
+
+    def __init__(self, cloud: Cloud, name: str) -> None:
+        self.name = name
+        self._cloud = cloud
+        self._client: CloudFormationClient = cloud.session.client("cloudformation", config=cloud.config)
+        self._poll_s = 0.2 if cloud.local else 3.0
+
+    def outputs(self) -> dict[str, str]:
+        """Return the outputs of the deployed stack; none when there is no stack or it was never complete."""
+        described = self._describe()
+        return {one["OutputKey"]: one["OutputValue"] for one in (described or {}).get("Outputs", [])}
+
+    def exists(self) -> bool:
+        """Whether there is a stack of that name, in whatever state."""
+        return self._describe() is not None
+
+    def deploy(self, build: Path, parameters: Mapping[str, str], log: Path) -> None:
+        """Create or update the stack from a build; `log` gets all that SAM says. Raises SetupError."""
+        self._make_ready()
+        words = [SAM, "deploy", "--template-file", build / "template.yaml", "--stack-name", self.name]
+        words += [
+            "--resolve-s3",
+            "--s3-prefix",
+            self.name,
+            "--capabilities",
+            "CAPABILITY_IAM",
+            "--no-confirm-changeset",
+        ]
+        words += ["--no-fail-on-empty-changeset", "--no-progressbar", "--region", self._cloud.region]
+        words += ["--parameter-overrides", *(f"{key}={value}" for key, value in parameters.items())]
+        words += ["--tags", f"iot-agent-stack={self.name}"]
+        _run("sam deploy", words, log, {"SAM_CLI_POLL_DELAY": str(self._poll_s)})
+
+    def delete(self) -> None:
+        """Delete the stack and wait until it is gone; nothing to do when there is none. Raises SetupError."""
+        self._settle()
+        if not self.exists():
+            return
+        self._client.delete_stack(StackName=self.name)
+        if self._settle() is not None:
+            failed = [
+                f"{one['LogicalResourceId']}: {one.get('ResourceStatusReason', 'no reason given')}"
+                for one in self._client.describe_stack_resources(StackName=self.name)["StackResources"]
+                if one["ResourceStatus"] == "DELETE_FAILED"
+            ]
+            raise SetupError(
+                f"stack {self.name} could not be deleted: {'; '.join(failed)}", "remove these by hand, run again"
+            )
+
+    def artifact_bucket(self) -> str | None:
+        """Return the bucket that SAM keeps for all its stacks (`--resolve-s3`), or None when there is none yet."""
+        managed = Stack(self._cloud, SAM_STACK).outputs()
+        return managed.get("SourceBucket")
+
+    def _make_ready(self) -> None:
+        """Wait for an interrupted run's operation to end; remove a stack whose creation failed: it cannot be updated."""
+        if self._settle() in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "CREATE_FAILED"):
+            self.delete()
+
+    def _settle(self) -> str | None:
+        """Wait until the stack is in no transition; return its status, or None when there is none."""
+        limit = time.monotonic() + WAIT_LIMIT_S
+        while described := self._describe():
+            status = str(described["StackStatus"])
+            if not status.endswith("_IN_PROGRESS") or status == "REVIEW_IN_PROGRESS":
+                return status
+            if time.monotonic() > limit:
+                raise SetupError(f"stack {self.name} has been {status} for too long", "look at it in the AWS console")
+            time.sleep(self._poll_s)
+        return None
+
+    def _describe(self) -> StackTypeDef | None:
+        try:
+            described = self._client.describe_stacks(StackName=self.name)["Stacks"][0]
+        except ClientError as error:
+            if _says_it_does_not_exist(error):
+                return None
+            raise
+        return None if described["StackStatus"] == "DELETE_COMPLETE" else described
+
+
+def lambda_target(cloud: Cloud) -> dict[str, str]:
+    """Return what the Lambda's packages are built for: arm64 in AWS, this very interpreter in the local cloud.
+
+    `cloud/rotation/Makefile` reads these; so do the stack's LambdaRuntime and LambdaArchitecture.
+    """
+    if not cloud.local:
+        return {"LAMBDA_PYTHON_VERSION": "3.13", "LAMBDA_PLATFORM": "aarch64-manylinux_2_28"}
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {"LAMBDA_PYTHON_VERSION": version, "LAMBDA_PLATFORM": f"{platform.machine()}-manylinux_2_28"}
+
+
+def build(target: Mapping[str, str], log: Path) -> Path:
+    """Return the directory with the built template; built only if sources or target changed. Raises SetupError."""
+    directory = BUILDS / _digest(target)
+    if directory.exists():
+        return directory
+    BUILDS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILDS, prefix=".") as scratch:
+        made = Path(scratch) / "build"
+        _run("sam build", [SAM, "build", "--template", TEMPLATE, "--build-dir", made], log, {**target, "UV": str(UV)})
+        try:
+            made.rename(directory)  # complete, or not there
+        except OSError:
+            if not directory.exists():  # else another run was first, with the same result
+                raise
+    return directory
+
+
+def _digest(target: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(repr(sorted(target.items())).encode())
+    for path in _sources():
+        digest.update(f"\0{path.relative_to(ROOT)}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _sources() -> Iterator[Path]:
+    yield TEMPLATE
+    yield from (
+        path
+        for path in sorted(SOURCES.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.relative_to(ROOT).parts
+    )
+
+
+def _run(what: str, words: list[str | Path], log: Path, environment: Mapping[str, str]) -> None:
+    """Run a program with its output in `log`; on failure its end is the error's message."""
+    with log.open("ab") as output:
+        done = subprocess.run(  # noqa: S603 - our own tools, no shell
+            words,
+            cwd=ROOT,
+            env=os.environ | {"SAM_CLI_TELEMETRY": "0"} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        raise SetupError(
+            f"{what} failed; the end of {log}:\n{tail}", "once the cause is removed, run the same command again"
+        )
+
+
+def tools_missing() -> list[str]:
+    """Return which of the programs that deploying needs are not there."""
+    own = [str(path.relative_to(ROOT)) for path in (SAM, UV) if not path.exists()]
+    return own + [name for name in ("make",) if shutil.which(name) is None]
+
+
+def _says_it_does_not_exist(error: ClientError) -> bool:
+    return error.response["Error"]["Code"] == "ValidationError" and "does not exist" in str(error)

@@ -1,0 +1,135 @@
+"""Takes away what setup and the devices have made, half-made or not, and says what could not be removed.
+
+Order: certificates are deactivated, detached and deleted first, because an attached policy cannot be deleted; then the
+stack and the table that it keeps; the parameters last, because the CAs, and by them the certificates, are found by them.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cloud.setup import authority
+from cloud.setup.errors import SetupError
+from cloud.setup.keeper import Names, Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mypy_boto3_iot import IoTClient
+
+    from cloud.setup.session import Cloud
+    from cloud.setup.stack import Stack
+
+DETACH_LIMIT_S = 30.0  # detaching a thing is asynchronous: "seconds"
+ROUNDS = 3  # a device may be issued one more certificate while we are at it
+
+
+class Teardown:
+    """Removes everything of one stack; `problems` says what could not be removed, each with its reason."""
+
+    def __init__(self, cloud: Cloud, stack: Stack, say: Callable[[str], None]) -> None:
+        self.problems: list[str] = []
+        self._cloud, self._stack, self._say = cloud, stack, say
+        self._iot: IoTClient = cloud.session.client("iot", config=cloud.config)
+        self._parameters = Parameters(cloud.session.client("ssm", config=cloud.config))
+
+    def run(self) -> None:
+        """Remove it all; look at `problems` afterwards."""
+        names = Names(self._stack.name)
+        stored = (self._parameters.get(name) for name in (names.vendor_certificate, names.manufacturer_certificate))
+        authorities = [authority.certificate_id(pem) for pem in stored if pem]
+        for _ in range(ROUNDS):
+            self.problems.clear()
+            for one in authorities:
+                self._remove_certificates(one)
+            if self._stack.exists():
+                self._say(f"removing stack {self._stack.name} …")
+            if self._attempt(f"stack {self._stack.name}", self._stack.delete):
+                break
+        for one in authorities:
+            self._attempt(f"CA certificate {one}", lambda one=one: self._remove_authority(one))
+        self._attempt("table of devices", self._remove_tables)
+        self._attempt("build artifacts in S3", self._remove_artifacts)
+        if self.problems:
+            return  # the next run needs the parameters, to find the CAs
+        for name in names.all():
+            self._say(f"removing SSM parameter {name} …")
+            self._attempt(f"SSM parameter {name}", lambda name=name: self._parameters.delete(name))
+
+    def _attempt(self, what: str, remove: Callable[[], object]) -> bool:
+        """Run one removal; a failure is noted and the rest goes on."""
+        try:
+            remove()
+        except (SetupError, ClientError, BotoCoreError) as error:
+            self.problems.append(f"{what}: {error}")
+            return False
+        return True
+
+    def _remove_certificates(self, authority_id: str) -> None:
+        pages = self._iot.get_paginator("list_certificates_by_ca").paginate(caCertificateId=authority_id)
+        try:
+            found = [(one["certificateId"], one["certificateArn"]) for page in pages for one in page["certificates"]]
+        except self._iot.exceptions.ResourceNotFoundException:
+            return  # the CA was never registered, or is gone
+        if found:
+            self._say(f"removing the {len(found)} certificates of CA {authority_id[:8]}… and their things …")
+        for certificate_id, arn in found:
+            self._attempt(
+                f"certificate {certificate_id}", lambda one=certificate_id, arn=arn: self._remove_certificate(one, arn)
+            )
+
+    def _remove_certificate(self, certificate_id: str, arn: str) -> None:
+        self._iot.update_certificate(certificateId=certificate_id, newStatus="INACTIVE")
+        for page in self._iot.get_paginator("list_attached_policies").paginate(target=arn):
+            for policy in page["policies"]:
+                self._iot.detach_policy(policyName=policy["policyName"], target=arn)
+        pages = self._iot.get_paginator("list_principal_things").paginate(principal=arn)
+        things = [thing for page in pages for thing in page["things"]]
+        for thing in things:
+            self._iot.detach_thing_principal(thingName=thing, principal=arn)
+        limit = time.monotonic() + DETACH_LIMIT_S
+        while True:
+            try:
+                self._iot.delete_certificate(certificateId=certificate_id)
+                break
+            except self._iot.exceptions.DeleteConflictException:
+                if time.monotonic() > limit:
+                    raise
+                time.sleep(1)
+        for thing in things:
+            # A thing that has got another certificate is still somebody's.
+            if not self._iot.list_thing_principals(thingName=thing)["principals"]:
+                self._iot.delete_thing(thingName=thing)
+
+    def _remove_authority(self, authority_id: str) -> None:
+        """Remove a CA that the stack has left behind."""
+        try:
+            self._iot.update_ca_certificate(
+                certificateId=authority_id, newStatus="INACTIVE", newAutoRegistrationStatus="DISABLE"
+            )
+            self._iot.delete_ca_certificate(certificateId=authority_id)
+        except self._iot.exceptions.ResourceNotFoundException:
+            pass  # as it should be: the stack has removed it
+
+    def _remove_tables(self) -> None:
+        """Remove the table, which the template keeps when its stack goes; by its name, since the stack is gone by now."""
+        dynamodb = self._cloud.session.client("dynamodb", config=self._cloud.config)
+        kept = re.compile(rf"{self._stack.name}-DeviceTable-[A-Z0-9]+")
+        for page in dynamodb.get_paginator("list_tables").paginate():
+            for name in filter(kept.fullmatch, page["TableNames"]):
+                self._say(f"removing table {name} …")
+                dynamodb.delete_table(TableName=name)
+
+    def _remove_artifacts(self) -> None:
+        """Remove what SAM uploaded for this stack; the bucket itself serves every SAM stack of the account."""
+        bucket = self._stack.artifact_bucket()
+        if bucket is None:
+            return
+        s3 = self._cloud.session.client("s3", config=self._cloud.config)
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=f"{self._stack.name}/"):
+            for one in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
+                s3.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])

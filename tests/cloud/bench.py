@@ -1,0 +1,290 @@
+"""A whole cloud on moto, the Lambda's own entry in front of it, and what must always be true of it.
+
+moto stands in for AWS IoT, DynamoDB and SSM. It does not run provisioning templates, so `provision` does what the
+stack's template would.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.client import BaseClient
+from moto import mock_aws
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.iotdata.models import iotdata_backends
+
+from cloud.rotation import devices, handler
+from cloud.rotation.registry import Registry
+from tests.cloud import pki
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pytest
+    from mypy_boto3_dynamodb.service_resource import Table
+    from mypy_boto3_iot import IoTClient
+
+    from cloud.rotation.record import Device
+
+PREFIX = "cert-rotation"
+OPERATIONS = {"create": "create-man-cert", "ack": "ack-man-cert", "check-in": "check-in"}
+
+
+class Bench:
+    """The cloud of one stack. `now` is what the Lambda's clock says (ms); `slept` what it has waited (s)."""
+
+    def __init__(self, iot: IoTClient, table: Table, vendor_ca_id: str, now: int) -> None:
+        self.iot = iot
+        self.table = table
+        self.devices = devices.Devices(table)
+        self.vendor_ca_id = vendor_ca_id
+        self.now = now
+        self.slept: list[float] = []
+        self.on_sleep: Callable[[], object] = lambda: None
+
+    # --- the world around the Lambda ---
+
+    def connect_vendor(self, *common_names: str) -> str:
+        """Do what AWS IoT does at the first connection of a vendor certificate; return the certificate's id."""
+        ca = pki.authority("vendor CA")
+        pem = ca.sign_vendor(list(common_names))
+        answer = self.iot.register_certificate(
+            certificatePem=pem, caCertificatePem=ca.pem, status="PENDING_ACTIVATION"
+        )
+        return answer["certificateId"]
+
+    def provision(self, certificate_id: str, thing: str) -> None:
+        """Do what the provisioning template does."""
+        arn = self.described(certificate_id)["certificateArn"]
+        self.iot.create_thing(thingName=thing)
+        self.iot.attach_policy(policyName="bootstrap", target=arn)
+        self.iot.attach_thing_principal(thingName=thing, principal=arn)
+        self.iot.update_certificate(certificateId=certificate_id, newStatus="ACTIVE")
+
+    def vendor(self, serial: str) -> str:
+        """Bring a device as far as its first accepted connection; return its vendor certificate's id."""
+        certificate_id = self.connect_vendor(serial)
+        self.provision(certificate_id, serial)
+        return certificate_id
+
+    def sleep(self, seconds: float) -> None:
+        """Note that the Lambda waits, and let the world go on meanwhile."""
+        self.slept.append(seconds)
+        self.on_sleep()
+
+    # --- messages ---
+
+    def event(self, kind: str, serial: str, principal: str, payload: object) -> dict[str, str]:
+        """Return what the topic rule hands to the Lambda."""
+        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        return {
+            "data": base64.b64encode(data).decode(),
+            "topic": f"{PREFIX}/{OPERATIONS[kind]}/{serial}/rqst",
+            "principal": principal,
+            "client_id": f"{serial}-agent",
+            "event": kind,
+        }
+
+    def registered_event(self, certificate_id: str) -> dict[str, str]:
+        """Return what the rule on AWS's own event hands to the Lambda."""
+        told = {
+            "certificateId": certificate_id,
+            "caCertificateId": self.vendor_ca_id,
+            "timestamp": self.now,
+            "certificateStatus": "PENDING_ACTIVATION",
+            "awsAccountId": DEFAULT_ACCOUNT_ID,
+            "certificateRegistrationTimestamp": None,
+        }
+        topic = f"$aws/events/certificates/registered/{self.vendor_ca_id}"
+        data = base64.b64encode(json.dumps(told).encode()).decode()
+        return {"data": data, "topic": topic, "client_id": "n/a", "event": "registered"}
+
+    def deliver(self, event: dict[str, str]) -> list[dict[str, Any]]:
+        """Run the Lambda on an event; return the payloads it published, in order."""
+        before = len(self.published)
+        handler.handle(event, None)
+        return [json.loads(payload) for _, payload in self.published[before:]]
+
+    def ask(self, kind: str, serial: str, principal: str, payload: object) -> dict[str, Any]:
+        """Deliver a request; return its one answer, which must go to the topic of that request."""
+        before = len(self.published)
+        answers = self.deliver(self.event(kind, serial, principal, payload))
+        assert len(answers) == 1, answers
+        assert self.published[before][0] == f"{PREFIX}/{OPERATIONS[kind]}/{serial}/rspn"
+        return answers[0]
+
+    def create(self, principal: str, number: int = 0, serial: str = "SN-1") -> dict[str, Any]:
+        """Ask for a certificate for the test key of that number."""
+        return self.ask("create", serial, principal, request(number, serial))
+
+    def ack(self, certificate_id: str, serial: str = "SN-1") -> dict[str, Any]:
+        """Acknowledge a certificate over itself."""
+        return self.ask("ack", serial, certificate_id, {"cert_id": certificate_id, "request_id": "r-ack"})
+
+    @property
+    def published(self) -> list[tuple[str, bytes]]:
+        """Everything the Lambda has published."""
+        return list(iotdata_backends[DEFAULT_ACCOUNT_ID]["eu-west-1"].published_payloads)
+
+    # --- what is there ---
+
+    def device(self, serial: str = "SN-1") -> Device:
+        """Return the record."""
+        found = self.devices.get(serial)
+        assert found is not None
+        return found
+
+    def described(self, certificate_id: str) -> dict[str, Any]:
+        """Return the registry's description of a certificate."""
+        return dict(self.iot.describe_certificate(certificateId=certificate_id)["certificateDescription"])
+
+    def status(self, certificate_id: str) -> str:
+        """Return the certificate's status, "gone" if it is not registered."""
+        try:
+            return str(self.described(certificate_id)["status"])
+        except self.iot.exceptions.ResourceNotFoundException:
+            return "gone"
+
+    def policies(self, certificate_id: str) -> set[str]:
+        """Return the names of the policies attached to a certificate."""
+        arn = self.described(certificate_id)["certificateArn"]
+        return {policy["policyName"] for policy in self.iot.list_attached_policies(target=arn)["policies"]}
+
+    def things(self, certificate_id: str) -> list[str]:
+        """Return the things of a certificate."""
+        arn = self.described(certificate_id)["certificateArn"]
+        return list(self.iot.list_principal_things(principal=arn)["things"])
+
+    def all_things(self) -> set[str]:
+        """Return the names of all things."""
+        return {thing["thingName"] for thing in self.iot.list_things()["things"]}
+
+    def issued(self) -> dict[str, str]:
+        """Return the status of every registered certificate of the manufacturer CA, by id."""
+        ours = pki.authority("manufacturer CA").certificate.subject
+        found = {}
+        for listed in self.iot.list_certificates()["certificates"]:
+            pem = str(self.described(listed["certificateId"])["certificatePem"])
+            if pki.load(pem).issuer == ours:
+                found[listed["certificateId"]] = str(listed["status"])
+        return found
+
+    # --- what must be true ---
+
+    def check_never_bricked(self, serial: str = "SN-1") -> None:
+        """At every instant the certificate the device can fall back on is accepted, and may do its work."""
+        device = self.device(serial)
+        present = device.present_certificate_id
+        if present is None:
+            return
+        assert self.status(present) == "ACTIVE", "the present certificate does not work"
+        expected = {"device", "application"} if device.active else {"bootstrap"}
+        assert self.policies(present) == expected, "the present certificate may not do its work"
+
+    def check_settled(self, serial: str = "SN-1") -> None:
+        """Once every message is answered, the registry holds what the record says and nothing else."""
+        self.check_never_bricked(serial)
+        device = self.device(serial)
+        held = [certificate for certificate in (device.active, device.pending) if certificate]
+        assert self.issued() == {certificate.certificate_id: "ACTIVE" for certificate in held}, "orphans, or missing"
+        assert max(Counter(certificate.public_key for certificate in held).values(), default=1) == 1, "two of one key"
+        for certificate in held:
+            assert self.policies(certificate.certificate_id) == {"device", "application"}
+            assert self.things(certificate.certificate_id) == [serial]
+        if device.vendor_certificate_id and device.active:
+            vendor = device.vendor_certificate_id
+            assert self.status(vendor) == "INACTIVE", "the vendor certificate must stay, and stay INACTIVE"
+            assert self.policies(vendor) == set()
+            assert self.things(vendor) == []
+
+
+def request(number: int = 0, serial: str = "SN-1") -> dict[str, str]:
+    """Return a create request for the test key of that number."""
+    return {"csr": pki.csr([serial], number=number), "request_id": f"r-{number}"}
+
+
+@contextmanager
+def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """Set a cloud up, with SN-1 on the allow-list."""
+    with mock_aws(config={"iot": {"use_valid_cert": True}}), monkeypatch.context() as patch:
+        iot, resource = boto3.client("iot"), boto3.resource("dynamodb")
+        table = resource.create_table(
+            TableName="devices",
+            KeySchema=[{"AttributeName": "serial", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "serial", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        for policy in ("bootstrap", "device", "application"):
+            iot.create_policy(policyName=policy, policyDocument='{"Version":"2012-10-17","Statement":[]}')
+        ids = [
+            iot.register_ca_certificate(
+                caCertificate=pki.authority(title).pem, certificateMode="SNI_ONLY", setAsActive=True
+            )["certificateId"]
+            for title in ("vendor CA", "manufacturer CA")
+        ]
+        boto3.client("ssm").put_parameter(
+            Name="/test/key", Value=pki.authority("manufacturer CA").key_pem, Type="SecureString"
+        )
+        environment = {
+            "STACK_NAME": "test",
+            "TABLE_NAME": "devices",
+            "TOPIC_PREFIX": PREFIX,
+            "DEVICE_POLICY_NAME": "device",
+            "APPLICATION_POLICY_NAME": "application",
+            "VENDOR_CA_ID": ids[0],
+            "MANUFACTURER_CA_CERTIFICATE": pki.authority("manufacturer CA").pem,
+            "MANUFACTURER_KEY_PARAMETER": "/test/key",
+            "CERTIFICATE_LIFETIME_SECONDS": str(90 * 24 * 3600),
+        }
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        handler.front_desk.cache_clear()
+        wired = handler.front_desk()
+        made = Bench(iot, table, ids[0], wired.world.clock())
+        registry = Registry(iot, boto3.client("iot-data"), made.sleep)
+        desk = replace(wired, world=replace(wired.world, registry=registry, clock=lambda: made.now))
+        patch.setattr(handler, "front_desk", lambda: desk)
+        assert devices.allow(table, "SN-1", made.now)
+        yield made
+
+
+@contextmanager
+def before_each_call(monkeypatch: pytest.MonkeyPatch, hook: Callable[[int, str], object]) -> Iterator[None]:
+    """Call `hook` with number (from 1) and operation before each AWS call made inside; what it raises stops the call."""
+    original: Any = BaseClient._make_api_call  # type: ignore[attr-defined] # no stub knows this private method
+    count = 0
+
+    def counted(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - any answer
+        nonlocal count
+        count += 1
+        hook(count, operation)
+        return original(client, operation, parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseClient, "_make_api_call", counted)
+        yield
+
+
+@contextmanager
+def after_each_call(monkeypatch: pytest.MonkeyPatch, hook: Callable[[int, str], object]) -> Iterator[None]:
+    """Call `hook` likewise after each call: what it raises loses the answer, not the call."""
+    original: Any = BaseClient._make_api_call  # type: ignore[attr-defined] # no stub knows this private method
+    count = 0
+
+    def counted(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - any answer
+        nonlocal count
+        count += 1
+        mine = count
+        answer = original(client, operation, parameters)
+        hook(mine, operation)
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseClient, "_make_api_call", counted)
+        yield
