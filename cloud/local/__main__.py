@@ -1,4 +1,5 @@
 """`python -m cloud.local up --dir DIR`: run the local cloud until Ctrl-C or SIGTERM."""
+# ruff: noqa: T201 - a command line program prints
 
 from __future__ import annotations
 

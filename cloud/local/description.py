@@ -1,4 +1,4 @@
-"""What a client must know to use a running local cloud: DIR/cloud.json, written when it is ready, removed when it stops."""
+"""What a client must know to use a local cloud: DIR/cloud.json, written when it is ready, removed when it stops."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ failure. The child watches its standard input, so it ends with this process howe
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -123,10 +124,8 @@ class LocalCloud:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        try:
+        with contextlib.suppress(ProcessLookupError):  # the usual case: nobody is left
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # the usual case: nobody is left
         if process.stdin is not None:
             process.stdin.close()
         shutil.rmtree(self._temporary, ignore_errors=True)

@@ -1,0 +1,291 @@
+"""The demo: a device's whole life against the local cloud, with the programs a user runs and nothing in their place.
+
+    demo.py          local cloud, cloud/setup.sh, the daemon; first rotation, two renewals, evidence; all stopped again
+    demo.py --keep   the same, and everything stays up to play with
+    demo.py --stop   stop what --keep left
+
+Everything lives under build/demo; build/demo/summary.json says what was seen. The exit status is 1 when anything that
+should be seen was not, and the last line says what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cloud.local import description
+from cloud.local.evidence import Evidence, gather
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+HOME = ROOT / "build/demo"
+CLOUD, DEVICE, PIDS = HOME / "cloud", HOME / "device", HOME / "pids"
+T = TypeVar("T")
+BIN = ROOT / "build/env/agent/bin"
+SERIAL = "DEMO-0001"
+LIFETIME = "16s"
+RENEWALS = 2
+PATIENCE_S = 90.0
+ENTERED = {"introduced": "jitp", "issued": "rotated", "promoted": "acked"}
+# Short spans, so that a life fits into a minute; every other setting is the default.
+HURRY = """
+# The demo's hurry.
+renewal: {at: 50%, minimum_interval: 3s}
+retry: {first: 1s, longest: 10s}
+paths: {state: state, run: run}
+"""
+
+
+class DemoError(Exception):
+    """Something that should have been seen was not."""
+
+
+class Narrator:
+    """Tells what happens, with the seconds since the start; on a terminal, waiting shows on one changing line."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._live = sys.stdout.isatty()
+        self._waiting = ""
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._started
+
+    def say(self, text: str) -> None:
+        """Tell something that has happened."""
+        self._clear()
+        print(f"[{self.seconds:5.1f} s] {text}", flush=True)
+
+    def wait(self, text: str) -> None:
+        """Show what is being waited for."""
+        if text != self._waiting and self._live:
+            self._clear()
+            print(f"[{self.seconds:5.1f} s] … {text}", end="\r", flush=True)
+            self._waiting = text
+
+    def _clear(self) -> None:
+        if self._waiting:
+            print(" " * (len(self._waiting) + 14), end="\r")
+            self._waiting = ""
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="make demo", description="A device's whole life against a local cloud.")
+    parser.add_argument("--keep", action="store_true", help="leave everything running")
+    parser.add_argument("--stop", action="store_true", help="stop what --keep left running")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    stop()
+    if arguments.stop:
+        print("the demo is stopped")
+        return 0
+    try:
+        run(Narrator())
+    except KeyboardInterrupt:
+        print("\ninterrupted; everything is stopped")
+        stop()
+        return 130
+    except (DemoError, OSError, subprocess.SubprocessError) as error:
+        print(f"the demo failed: {error}", file=sys.stderr)
+        stop()
+        return 1
+    except BaseException:
+        stop()
+        raise
+    if arguments.keep:
+        print(invitation())
+    else:
+        stop()
+    return 0
+
+
+def run(narrator: Narrator) -> None:
+    """Tell the whole story; raises `DemoError` where it goes wrong."""
+    shutil.rmtree(HOME, ignore_errors=True)
+    HOME.mkdir(parents=True)
+    narrator.say("starting the local cloud (MiniStack, loopback only, IAM and IoT policies enforced)")
+    start("cloud", [ROOT / "build/env/local/bin/python", "-m", "cloud.local", "up", "--dir", CLOUD])
+    here = wait_for(lambda: description.read(CLOUD), narrator, "the local cloud", watching="cloud")
+    narrator.say(f"AWS API at {here.endpoint_url}, MQTT over mutual TLS at {here.mqtt_host}:{here.mqtt_port}")
+    setup(narrator, "deploy", "--lifetime", LIFETIME)
+    setup(narrator, "device", SERIAL, "--out", str(DEVICE))
+    with (DEVICE / "agent.yaml").open("a") as configuration:
+        configuration.write(HURRY)
+    states, seconds_to_acked = live(narrator)
+    evidence = gather(here, DEVICE, SERIAL, history())
+    for line in evidence.lines:
+        narrator.say(line)
+    summary = {
+        "states": states,
+        "rotations": status()["rotations"],
+        "active_certificates": len(evidence.active),
+        "vendor_certificate_refused": evidence.vendor_refused,
+        "seconds_to_acked": round(seconds_to_acked, 2),
+    }
+    (HOME / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    check(evidence)
+    narrator.say(f"all as it should be; {HOME.relative_to(ROOT)}/summary.json: {json.dumps(summary)}")
+
+
+def live(narrator: Narrator) -> tuple[list[str], float]:
+    """Start the daemon and watch it until it has renewed often enough; its states in order, seconds until acked."""
+    narrator.say(f"the device starts: iot-agent --config {(DEVICE / 'agent.yaml').relative_to(ROOT)}")
+    start("agent", [BIN / "iot-agent", "--config", DEVICE / "agent.yaml"])
+    started = time.monotonic()
+    states: list[str] = []
+    told = 0
+    narrator.say("unprovisioned showing the vendor certificate; on its first connection it registers just in time")
+    seconds_to_acked = 0.0
+    while True:
+        shown = wait_for(status, narrator, "the daemon", watching="agent")
+        events = history()
+        for event in events[told:]:
+            narrator.say(f"{ENTERED.get(event['event'], 'acked'):<13} {event['event']}: {event['detail'][:72]}")
+        told = len(events)
+        for state in observed(events):
+            if state not in states:
+                states.append(state)
+        if "acked" in states and not seconds_to_acked:
+            seconds_to_acked = time.monotonic() - started
+            narrator.say(f"onboarded in {seconds_to_acked:.1f} s; now it renews by itself, as often as it lives")
+        settled = shown["state"] == "acked" and shown["next_step"]["kind"] == "wait"
+        if shown["rotations"] > RENEWALS and settled:
+            return states, seconds_to_acked
+        if time.monotonic() - started > PATIENCE_S:
+            raise DemoError(f"after {PATIENCE_S:.0f} s: {json.dumps(shown)}; see {HOME.relative_to(ROOT)}/agent.log")
+        remaining = max(0, shown["next_step"]["due"] - shown["time"])
+        narrator.wait(f"{shown['state']}: {shown['reason']}" + (f" (in {remaining} s)" if remaining else ""))
+        time.sleep(0.2)
+
+
+def observed(events: list[dict[str, Any]]) -> list[str]:
+    """Read the states a device has been in from its own history."""
+    return ["unprovisioned", *(ENTERED[event["event"]] for event in events if event["event"] in ENTERED)]
+
+
+def check(evidence: Evidence) -> None:
+    """Hold the evidence against what the demo promises."""
+    faults = evidence.faults()
+    if faults:
+        raise DemoError("; ".join(faults))
+
+
+def setup(narrator: Narrator, *arguments: str) -> None:
+    """Run cloud/setup.sh as a user does, its words indented."""
+    narrator.say(f"cloud/setup.sh {' '.join(arguments)} --local {CLOUD.relative_to(ROOT)}")
+    command = [str(ROOT / "cloud/setup.sh"), *arguments, "--local", str(CLOUD)]
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    with subprocess.Popen(  # noqa: S603 - our own script
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout or ():
+            print(f"          | {line}", end="", flush=True)
+    if process.returncode:
+        raise DemoError(f"cloud/setup.sh {arguments[0]} exited with status {process.returncode}; its words are above")
+
+
+def agentctl(*arguments: str) -> str:
+    """Run agentctl against the demo's device."""
+    command = [str(BIN / "agentctl"), "--run", str(DEVICE / "run"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603 - our own
+    return done.stdout
+
+
+def status() -> dict[str, Any]:
+    """Ask the daemon how it is."""
+    shown: dict[str, Any] = json.loads(agentctl("status", "--json"))
+    return shown
+
+
+def history() -> list[dict[str, Any]]:
+    """Ask the daemon what has happened."""
+    events: list[dict[str, Any]] = json.loads(agentctl("history", "--json"))
+    return events
+
+
+def wait_for(look: Callable[[], T], narrator: Narrator, what: str, watching: str) -> T:
+    """Look until there is something to see, as long as the process that should show it runs."""
+    limit = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return look()
+        except (OSError, subprocess.CalledProcessError) as error:
+            if not alive(watching):
+                log = (HOME / f"{watching}.log").read_text(errors="replace")[-2000:]
+                raise DemoError(f"{what} ended: {log}") from error
+            if time.monotonic() > limit:
+                raise DemoError(f"{what} did not come up within {PATIENCE_S:.0f} s: {error}") from error
+            narrator.wait(f"waiting for {what}")
+            time.sleep(0.1)
+
+
+# ---- the two processes that live on beside us ------------------------------------------------------------------------
+
+
+def start(name: str, command: list[Path | str]) -> None:
+    """Start a process of its own session and remember it on disk, where `stop` finds it even in another run."""
+    with (HOME / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - our own programs
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    PIDS.mkdir(exist_ok=True)
+    (PIDS / name).write_text(str(process.pid))
+
+
+def alive(name: str) -> bool:
+    """Say whether the process started under this name still runs, and is that process."""
+    try:
+        pid = int((PIDS / name).read_text())
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        return str(HOME).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return False
+
+
+def stop() -> None:
+    """Stop whatever runs of this or an earlier demo: the device first, then its cloud."""
+    for name in ("agent", "cloud"):
+        if not alive(name):
+            continue
+        pid = int((PIDS / name).read_text())
+        os.kill(pid, signal.SIGTERM)
+        limit = time.monotonic() + 15
+        while alive(name) and time.monotonic() < limit:
+            time.sleep(0.05)
+        if alive(name):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def invitation() -> str:
+    """Say what to try now, and how it ends."""
+    run = f"build/env/agent/bin/agentctl --run {(DEVICE / 'run').relative_to(ROOT)}"
+    here = description.read(CLOUD)
+    return f"""
+It all keeps running. Try:
+  {run} status --watch
+  {run} rotate --wait 30
+  {run} history
+  tail -f {HOME.relative_to(ROOT)}/agent.log
+  AWS_ENDPOINT_URL={here.endpoint_url} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test \\
+    AWS_DEFAULT_REGION={here.region} aws iot list-certificates
+Stop it with:
+  make demo-stop"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
