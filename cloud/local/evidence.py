@@ -46,8 +46,10 @@ class Evidence:
         return [
             f"IoT Core: ACTIVE certificates: {active}; on the device's disk: {self.on_disk[:16]}",
             f"broker: a session with the certificate on disk is {session}",
-            f"IoT Core: the vendor certificate {self.vendor[:16]} is {self.vendor_status or 'deleted'}, "
-            f"with {self.vendor_attachments} things and policies",
+            (
+                f"IoT Core: the vendor certificate {self.vendor[:16]} is {self.vendor_status or 'deleted'}, "
+                f"with {self.vendor_attachments} things and policies"
+            ),
             f"broker: a session with the vendor certificate is {vendor_session}",
             f"IoT Core: the certificates between: {retired}",
         ]

@@ -1,9 +1,10 @@
 """Just-in-time provisioning, the step the emulator leaves out.
 
 IoT Core, having registered a certificate of an auto-registering CA as PENDING_ACTIVATION and published the
-`registered` event, runs the CA's registration template: create the thing, attach the policy, activate the certificate. (Developer
-guide, "Just-in-time provisioning".) The emulator stops at the event. Here the same template is run by the emulator's
-own fleet provisioning code, with its role's permissions enforced, on parameters taken from the certificate's subject.
+`registered` event, runs the CA's registration template: create the thing, attach the policy, activate the certificate
+(developer guide, "Just-in-time provisioning"). The emulator stops at the event. Here the same template is run by the
+emulator's own fleet provisioning code, with its role's permissions enforced, on parameters from the certificate's
+subject.
 
 Kept as on AWS: the template takes a moment, so the event may be handled before it, and a device that reconnects at once
 is dropped again; and a certificate whose subject lacks a parameter the template declares stays PENDING_ACTIVATION.

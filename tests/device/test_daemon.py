@@ -1,38 +1,32 @@
 """The real daemon as a process, with a broker that is not there or says nothing: what a person and systemd see."""
 
-import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
-from iot_agent import control
+from tests.harness import PATIENCE, Agent, gone, wait_for
 from tests.simulator.authority import Authority
 
-PATIENCE = 20.0
-T = TypeVar("T")
 
-
-class Agent:
-    """One agent with its own directories and configuration."""
+class LonelyAgent(Agent):
+    """An agent whose broker listens at `port` and is nobody."""
 
     def __init__(self, directory: Path, port: int) -> None:
-        self.directory, self.port = directory, port
+        super().__init__(directory)
+        self.port = port
         ca = Authority("Vendor CA", time.time())
         certificate, key = ca.issue("SN-0001", time.time())
         (directory / "ca.pem").write_text(ca.pem)
         (directory / "bootstrap.pem").write_text(certificate)
         (directory / "bootstrap.key").write_text(key)
         self.configure()
-        self.process: subprocess.Popen[str] | None = None
 
     def configure(self, extra: str = "limits: {step: 60s}") -> None:
         (self.directory / "agent.yaml").write_text(
@@ -40,59 +34,6 @@ class Agent:
             "bootstrap: {certificate: bootstrap.pem, key: bootstrap.key}\n"
             f"paths: {{state: state, run: run}}\nretry: {{first: 1s}}\n{extra}\n"
         )
-
-    def command(self) -> list[str]:
-        return [sys.executable, "-m", "iot_agent.main", "--config", str(self.directory / "agent.yaml")]
-
-    def start(self, **environment: str) -> subprocess.Popen[str]:
-        log = (self.directory / "log").open("a")
-        self.process = subprocess.Popen(
-            self.command(), stderr=log, text=True, env={**os.environ, **environment}, start_new_session=True
-        )
-        wait_for(lambda: (self.directory / "run" / "control.sock").exists() and self.status())
-        return self.process
-
-    def status(self) -> dict[str, Any]:
-        shown: dict[str, Any] = control.ask(self.directory / "run" / "control.sock", "status")["status"]
-        return shown
-
-    def agentctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        where = ["--run", str(self.directory / "run"), "--state", str(self.directory / "state")]
-        command = [sys.executable, "-m", "iot_agent.agentctl", *where, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
-
-    def log(self) -> str:
-        return (self.directory / "log").read_text()
-
-    def stop(self) -> int:
-        assert self.process is not None
-        self.process.terminate()
-        return self.process.wait(PATIENCE)
-
-    def worker(self) -> int:
-        """Process id of the running worker."""
-        assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return int(wait_for(lambda: children.read_text().split())[0])
-
-
-def wait_for(look: Callable[[], T], patience: float = PATIENCE) -> T:
-    """Look until there is something to see."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if seen := look():
-                return seen
-        time.sleep(0.05)
-    raise AssertionError("it never came about")
-
-
-def gone(pid: int) -> bool:
-    """Say whether a process has ended (a zombie has)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].startswith("Z")
-    except FileNotFoundError:
-        return True
 
 
 @pytest.fixture
@@ -103,15 +44,13 @@ def mute_broker() -> Iterator[int]:
 
 
 @pytest.fixture
-def agent(tmp_path: Path, mute_broker: int) -> Iterator[Agent]:
-    agent = Agent(tmp_path, mute_broker)
+def agent(tmp_path: Path, mute_broker: int) -> Iterator[LonelyAgent]:
+    agent = LonelyAgent(tmp_path, mute_broker)
     yield agent
-    if agent.process is not None:
-        agent.process.kill()
-        agent.process.wait()
+    agent.kill()
 
 
-def test_it_starts_says_what_it_does_and_stops_cleanly_in_the_middle_of_a_step(agent: Agent) -> None:
+def test_it_starts_says_what_it_does_and_stops_cleanly_in_the_middle_of_a_step(agent: LonelyAgent) -> None:
     agent.start()
     shown = agent.status()
     assert shown["state"] == "unprovisioned"
@@ -123,7 +62,7 @@ def test_it_starts_says_what_it_does_and_stops_cleanly_in_the_middle_of_a_step(a
     assert not (agent.directory / "run" / "control.sock").exists()
 
 
-def test_a_second_daemon_exits_75_and_says_who_is_there(agent: Agent) -> None:
+def test_a_second_daemon_exits_75_and_says_who_is_there(agent: LonelyAgent) -> None:
     first = agent.start()
     second = subprocess.run(agent.command(), capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert second.returncode == 75
@@ -131,7 +70,7 @@ def test_a_second_daemon_exits_75_and_says_who_is_there(agent: Agent) -> None:
     assert agent.status()["daemon"] == "running"
 
 
-def test_a_killed_daemon_takes_its_worker_along_and_the_next_one_carries_on(agent: Agent) -> None:
+def test_a_killed_daemon_takes_its_worker_along_and_the_next_one_carries_on(agent: LonelyAgent) -> None:
     daemon = agent.start()
     worker = agent.worker()
     daemon.kill()
@@ -141,7 +80,7 @@ def test_a_killed_daemon_takes_its_worker_along_and_the_next_one_carries_on(agen
     assert agent.status()["state"] == "unprovisioned"
 
 
-def test_a_hanging_worker_is_stopped_at_its_limit_and_the_daemon_answers_meanwhile(agent: Agent) -> None:
+def test_a_hanging_worker_is_stopped_at_its_limit_and_the_daemon_answers_meanwhile(agent: LonelyAgent) -> None:
     agent.configure("limits: {step: 2s}")
     agent.start()
     worker = agent.worker()
@@ -157,7 +96,7 @@ def test_a_hanging_worker_is_stopped_at_its_limit_and_the_daemon_answers_meanwhi
     assert gone(worker)
 
 
-def test_a_killed_worker_is_reported_and_the_step_tried_again(agent: Agent) -> None:
+def test_a_killed_worker_is_reported_and_the_step_tried_again(agent: LonelyAgent) -> None:
     agent.start()
     first = agent.worker()
     os.kill(first, signal.SIGKILL)
@@ -167,7 +106,7 @@ def test_a_killed_worker_is_reported_and_the_step_tried_again(agent: Agent) -> N
     assert wait_for(lambda: agent.worker() != first)
 
 
-def test_the_attempt_count_survives_a_restart(agent: Agent) -> None:
+def test_the_attempt_count_survives_a_restart(agent: LonelyAgent) -> None:
     agent.start()
     os.kill(agent.worker(), signal.SIGKILL)
     wait_for(lambda: agent.status()["attempt"] == 1)
@@ -176,7 +115,7 @@ def test_the_attempt_count_survives_a_restart(agent: Agent) -> None:
     assert agent.status()["attempt"] >= 1
 
 
-def test_a_reload_takes_over_a_good_configuration_and_refuses_a_bad_one(agent: Agent) -> None:
+def test_a_reload_takes_over_a_good_configuration_and_refuses_a_bad_one(agent: LonelyAgent) -> None:
     process = agent.start()
     agent.configure("keys: {algorithm: rsa-2048}")
     process.send_signal(signal.SIGHUP)
@@ -192,7 +131,7 @@ def test_a_reload_takes_over_a_good_configuration_and_refuses_a_bad_one(agent: A
     assert agent.status()["key"]["algorithm"] == "ec-p384"
 
 
-def test_what_only_a_restart_can_change_is_refused_on_reload(agent: Agent) -> None:
+def test_what_only_a_restart_can_change_is_refused_on_reload(agent: LonelyAgent) -> None:
     process = agent.start()
     agent.configure()
     path = agent.directory / "agent.yaml"
@@ -201,14 +140,14 @@ def test_what_only_a_restart_can_change_is_refused_on_reload(agent: Agent) -> No
     assert "serial can only change with a restart" in wait_for(lambda: agent.status()["configuration"]["error"])
 
 
-def test_a_wrong_configuration_at_start_exits_78_with_file_and_line(agent: Agent) -> None:
+def test_a_wrong_configuration_at_start_exits_78_with_file_and_line(agent: LonelyAgent) -> None:
     agent.configure("colour: red")
     done = subprocess.run(agent.command(), capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 78
     assert "agent.yaml:6: colour: unknown key" in done.stderr
 
 
-def test_state_of_another_serial_is_refused(agent: Agent) -> None:
+def test_state_of_another_serial_is_refused(agent: LonelyAgent) -> None:
     agent.start()
     os.kill(agent.worker(), signal.SIGKILL)
     wait_for(lambda: agent.status()["attempt"])
@@ -221,7 +160,7 @@ def test_state_of_another_serial_is_refused(agent: Agent) -> None:
 
 
 @pytest.fixture
-def tiny_disk(agent: Agent) -> Iterator[Path]:
+def tiny_disk(agent: LonelyAgent) -> Iterator[Path]:
     """Put the state directory on a file system of 128 KiB."""
     state = agent.directory / "state"
     state.mkdir()
@@ -230,7 +169,7 @@ def tiny_disk(agent: Agent) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(state)], check=True)
 
 
-def test_a_full_disk_stops_new_steps_but_not_the_daemon(agent: Agent, tiny_disk: Path) -> None:
+def test_a_full_disk_stops_new_steps_but_not_the_daemon(agent: LonelyAgent, tiny_disk: Path) -> None:
     agent.start()
     with pytest.raises(OSError, match="No space left"):
         (tiny_disk / "filler").write_bytes(b"x" * 200_000)
@@ -243,7 +182,7 @@ def test_a_full_disk_stops_new_steps_but_not_the_daemon(agent: Agent, tiny_disk:
     wait_for(lambda: agent.status()["trouble"] is None)
 
 
-def test_systemd_hears_everything(agent: Agent, tmp_path: Path) -> None:
+def test_systemd_hears_everything(agent: LonelyAgent, tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
@@ -268,7 +207,7 @@ def test_systemd_hears_everything(agent: Agent, tmp_path: Path) -> None:
         assert hear("STOPPING=1")
 
 
-def test_agentctl_speaks_to_people_and_programs(agent: Agent) -> None:
+def test_agentctl_speaks_to_people_and_programs(agent: LonelyAgent) -> None:
     agent.start()
     human = agent.agentctl("status")
     assert human.returncode == 0
@@ -282,7 +221,7 @@ def test_agentctl_speaks_to_people_and_programs(agent: Agent) -> None:
     assert "not rotated within" in waited.stderr
 
 
-def test_agentctl_says_that_the_daemon_is_down_and_what_the_disk_says(agent: Agent) -> None:
+def test_agentctl_says_that_the_daemon_is_down_and_what_the_disk_says(agent: LonelyAgent) -> None:
     nothing = agent.agentctl("status")
     assert nothing.returncode == 69
     assert "the daemon is not running" in nothing.stderr
@@ -297,7 +236,7 @@ def test_agentctl_says_that_the_daemon_is_down_and_what_the_disk_says(agent: Age
     assert agent.agentctl("dance").returncode == 64
 
 
-def test_the_resident_process_has_one_thread_and_no_heavy_library(agent: Agent) -> None:
+def test_the_resident_process_has_one_thread_and_no_heavy_library(agent: LonelyAgent) -> None:
     process = agent.start()
     maps = Path(f"/proc/{process.pid}/maps").read_text()
     assert not [name for name in ("awscrt", "libssl", "libcrypto", "_rust", "yaml") if name in maps]
