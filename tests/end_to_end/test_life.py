@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -47,18 +47,15 @@ class Client:
             read = messages.parse_create_response(reply)
             return read if read.request_id == request_id else None
 
-        reply: CreateResponse | ErrorResponse = session.exchange(
-            self.topics.request(CREATE), payload, self.topics.response(CREATE), accept
-        )
-        return reply
+        reply = session.exchange(self.topics.request(CREATE), payload, self.topics.response(CREATE), accept)
+        return cast("CreateResponse | ErrorResponse", reply)
 
     def acknowledge(self, session: MqttSession, certificate_id: str) -> messages.AckResponse | ErrorResponse:
         session.subscribe([self.topics.response(ACK)])
         payload = messages.encode(messages.AckRequest(certificate_id, "ack-1"))
-        reply: messages.AckResponse | ErrorResponse = session.exchange(
-            self.topics.request(ACK), payload, self.topics.response(ACK), messages.parse_ack_response
-        )
-        return reply
+        topic, answer = self.topics.request(ACK), self.topics.response(ACK)
+        reply = session.exchange(topic, payload, answer, messages.parse_ack_response)
+        return cast("messages.AckResponse | ErrorResponse", reply)
 
 
 def csr_for(name: str) -> str:
