@@ -89,6 +89,7 @@ def main() -> int:
     parser.add_argument("--stop", action="store_true", help="stop what --keep left running")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored for a background job
     stop()
     if arguments.stop:
         print("the demo is stopped")
@@ -252,7 +253,8 @@ def alive(name: str) -> bool:
         pid = int((PIDS / name).read_text())
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-        return str(HOME).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return not command_line or str(HOME).encode() in command_line  # in the middle of its exec it has none yet
     except (OSError, ValueError):
         return False
 
