@@ -12,10 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from iot_agent import __version__, control, durable, status
+from iot_agent import __version__, control, render
 from iot_agent.cli import Parser
-from iot_agent.codec import Damaged, LaterFormat, decode_record
-from iot_agent.record import Record
 
 RUN_DIRECTORY, STATE_DIRECTORY = "/run/iot-agent", "/var/lib/iot-agent"
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
@@ -72,7 +70,7 @@ def _status(arguments: argparse.Namespace) -> int:
         shown, code = _report(arguments)
         if shown is None:
             return code
-        text = json.dumps(shown) if arguments.json else status.render(shown)
+        text = json.dumps(shown) if arguments.json else render.status(shown)
         if arguments.watch and not arguments.json and sys.stdout.isatty():
             text = CLEAR_SCREEN + text
         sys.stdout.write(text + "\n")
@@ -87,31 +85,16 @@ def _report(arguments: argparse.Namespace) -> tuple[dict[str, Any] | None, int]:
     try:
         return control.ask(_socket(arguments), "status")["status"], os.EX_OK
     except (FileNotFoundError, ConnectionRefusedError):
-        record = _record_on_disk(arguments.state)
-        if record is None:
+        from iot_agent import offline  # noqa: PLC0415 - the record's rules take longer to load than all the rest
+
+        shown = offline.report(arguments.state)
+        if shown is None:
             return None, _complain(
                 os.EX_UNAVAILABLE,
                 f"the daemon is not running, and {arguments.state} holds no record: it has not run yet, or its paths "
                 "are elsewhere (--run, --state). Start it with: systemctl start iot-agent",
             )
-        about = {
-            "daemon": "not running; this is what the disk says",
-            "version": None,
-            "key": None,
-            "configuration": {"error": None},
-            "trouble": None,
-            "clock_trusted": time.time() >= record.time_floor,
-        }
-        return status.report(record, None, time.time(), about), os.EX_UNAVAILABLE
-
-
-def _record_on_disk(state: Path) -> Record | None:
-    for name in ("state.json", "state.json.previous"):
-        try:
-            return decode_record(durable.read(state / name))
-        except (FileNotFoundError, NotADirectoryError, Damaged, LaterFormat):
-            continue
-    return None
+        return shown, os.EX_UNAVAILABLE
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
@@ -136,7 +119,7 @@ def _rotate(arguments: argparse.Namespace) -> int:
 
 def _history(arguments: argparse.Namespace) -> int:
     events = control.ask(_socket(arguments), "history")["history"]
-    sys.stdout.write(json.dumps(events) if arguments.json else status.render_history(events) or "nothing yet")
+    sys.stdout.write(json.dumps(events) if arguments.json else render.history(events) or "nothing yet")
     sys.stdout.write("\n")
     return os.EX_OK
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "iot_agent"
-PURE = {"errors", "messages", "schedule", "record", "lifecycle", "codec", "settings", "status"}
+PURE = {"errors", "messages", "schedule", "record", "lifecycle", "codec", "settings", "status", "render"}
 OWNERS = {
     "cryptography": {"certificates"},
     "awscrt": {"mqtt"},
@@ -35,8 +35,9 @@ ADAPTERS = {
 }
 USERS = {
     "steps": {"errors", "messages", "ports", "record", "schedule"},
-    "daemon": {"codec", "lifecycle", "ports", "record", "settings", "status"},
-    "agentctl": {"cli", "codec", "control", "durable", "record", "status"},
+    "daemon": {"codec", "lifecycle", "ports", "record", "settings", "status", "render"},
+    "agentctl": {"cli", "control", "offline", "render"},
+    "offline": {"codec", "durable", "status"},
 }
 COMPOSITION_ROOTS = {"main", "worker"}
 
