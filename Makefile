@@ -11,8 +11,9 @@ LOCKS := packaging/locks
 UV    := $(CURDIR)/$(ENV)/uv/bin/uv
 BIN   := $(CURDIR)/$(ENV)/dev/bin
 
-# uv neither fetches an interpreter of its own nor reads this user's configuration of another project.
+# uv fetches no interpreter of its own, and trusts the certificate authorities that this machine trusts.
 export UV_PYTHON_DOWNLOADS := never
+export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := 1
 export SAM_CLI_TELEMETRY := 0
 # Tools that may not keep their bytecode start two to five times slower.
@@ -22,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null || true)))
 
-.PHONY: help env lock lint test demo local-up clean $(addprefix env-,uv agent local sam cloud dev)
+.PHONY: help env lock lint test demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,12 +81,15 @@ lint: env-dev env-sam ## every check that runs nothing: style, types, template, 
 	$(BIN)/shellcheck $(SCRIPTS)
 
 test: env ## the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # --- to see it work ---------------------------------------------------------------------------------------------------
 
 demo: env-agent env-local env-sam env-cloud ## a device's whole life against a cloud on this machine; KEEP=1 keeps it running
 	@$(ENV)/cloud/bin/python cloud/local/demo.py $(if $(KEEP),--keep) $(ARGS)
+
+demo-stop: env-cloud ## stop what `make demo KEEP=1` left running
+	@$(ENV)/cloud/bin/python cloud/local/demo.py --stop
 
 local-up: env-local ## a local cloud in build/local until Ctrl-C, for cloud/setup.sh --local build/local
 	@$(ENV)/local/bin/python -m cloud.local up --dir build/local

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from iot_agent import control
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 T = TypeVar("T")
 
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 from cloud.local import jitp
 
@@ -21,8 +22,11 @@ STOP_GRACE_S = 5.0
 def main() -> None:
     """Serve until SIGTERM, SIGINT or the end of standard input."""
     delay_s = float(sys.argv.pop(1))  # MiniStack reads the rest of the command line itself
+    # MiniStack is installed in the local cloud's environment only, not where types are checked.
+    iot: Any = importlib.import_module("ministack.services.iot")
     keep_to_loopback()
-    jitp.install(delay_s)
+    make_certificate_before_listening(iot)
+    jitp.install(iot, importlib.import_module("ministack.core.responses"), delay_s)
     threading.Thread(target=end_with_parent, daemon=True).start()
     importlib.import_module("ministack.app").main()
 
@@ -43,6 +47,21 @@ def keep_to_loopback() -> None:
         return await create_server(self, factory, host, *args, **options)  # type: ignore[call-overload] # passed on as it came
 
     asyncio.BaseEventLoop.create_server = create_loopback_server  # type: ignore[assignment,method-assign] # the point
+
+
+def make_certificate_before_listening(iot: Any) -> None:  # noqa: ANN401 - an untyped module
+    """Make the broker's certificate before its first client, which would otherwise wait for it.
+
+    The asyncio of Python 3.11.2, which is Debian 12's, reads from a new connection although it is paused: what that
+    client sends meanwhile would be lost, and the client hang.
+    """
+    start = iot.mtls_start
+
+    async def prepare_and_start() -> None:
+        await iot._mtls_context()  # noqa: SLF001 - its own way to make it, once
+        await start()
+
+    iot.mtls_start = prepare_and_start
 
 
 def end_with_parent() -> None:

@@ -160,6 +160,7 @@ class LocalCloud:
             "LANG": "C.UTF-8",
             "TMPDIR": temporary,
             "S3_DATA_DIR": f"{temporary}/s3",
+            "STATE_DIR": f"{temporary}/state",
             "DOCKER_HOST": f"unix://{temporary}/no-docker",
             "AUTH": "true",  # enforce IAM and IoT policies; off by default
             "BIND_HOST": LOOPBACK,
@@ -172,7 +173,7 @@ class LocalCloud:
         }
 
     def _wait(self, port: int, mqtt_port: int) -> None:
-        """Until the API is ready and the broker has completed a TLS handshake (its first one makes its certificate)."""
+        """Wait until the API is ready and the broker has completed a TLS handshake."""
         limit = time.monotonic() + START_LIMIT_S
         while True:
             try:
@@ -205,7 +206,7 @@ def _free_port() -> int:
 
 def _get(port: int, path: str) -> bytes:
     """GET from the emulator, past any proxy the environment names."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
     try:
         connection.request("GET", path)
         return connection.getresponse().read()
@@ -215,5 +216,5 @@ def _get(port: int, path: str) -> bytes:
 
 def _handshake(port: int, ca: Path) -> None:
     context = ssl.create_default_context(cafile=str(ca))
-    with socket.create_connection((LOOPBACK, port), timeout=10) as plain:
+    with socket.create_connection((LOOPBACK, port), timeout=2) as plain:
         context.wrap_socket(plain, server_hostname="localhost").close()

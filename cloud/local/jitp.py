@@ -13,7 +13,6 @@ is dropped again; and a certificate whose subject lacks a parameter the template
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import logging
 from typing import Any
@@ -34,11 +33,8 @@ SUBJECT_PARAMETERS = {
 }
 
 
-def install(delay_s: float) -> None:
-    """Make the emulator run the registration template `delay_s` after each `registered` event."""
-    # MiniStack is installed in the local cloud's environment only, not where types are checked.
-    iot: Any = importlib.import_module("ministack.services.iot")
-    scope: Any = importlib.import_module("ministack.core.responses").request_scope
+def install(iot: Any, responses: Any, delay_s: float) -> None:  # noqa: ANN401 - two untyped modules
+    """Make the emulator, given its modules `iot` and `responses`, run the template `delay_s` after each event."""
     publish = iot._publish_certificate_registered  # noqa: SLF001 - the one place where a registration is announced
     running: set[asyncio.Task[None]] = set()
 
@@ -50,7 +46,7 @@ def install(delay_s: float) -> None:
 
     async def provision(account: str, region: str, certificate_id: str) -> None:
         await asyncio.sleep(delay_s)
-        with scope(account, region):
+        with responses.request_scope(account, region):
             try:
                 thing = await _run_template(iot, certificate_id)
                 LOG.info("provisioned %s with certificate %s", thing, certificate_id)

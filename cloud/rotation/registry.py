@@ -88,9 +88,13 @@ class Registry:
             if existing is None:  # deleted between the two calls: its retirement has overtaken us
                 return
             arn = existing.arn
-        for policy in policies:
-            self._iot.attach_policy(policyName=policy, target=arn)
-        self._iot.attach_thing_principal(thingName=thing, principal=arn)
+        try:
+            for policy in policies:
+                self._iot.attach_policy(policyName=policy, target=arn)
+            self._iot.attach_thing_principal(thingName=thing, principal=arn)
+        except self._iot.exceptions.ResourceNotFoundException:
+            if self.describe(certificate_id) is not None:  # then it is the policy or the thing that is missing
+                raise
 
     def disable(self, certificate_id: str) -> Registered | None:
         """Take a certificate out of service: INACTIVE, no policy, no thing. Return it, or None if it is gone."""

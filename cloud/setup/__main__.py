@@ -1,4 +1,5 @@
 """The commands behind cloud/setup.sh, and the one place that talks to the human."""
+# ruff: noqa: T201 - a command line program prints
 
 from __future__ import annotations
 
@@ -58,9 +59,8 @@ def deploy(options: argparse.Namespace) -> None:
     say(f"manufacturer CA: {'made' if new else 'there already'}; its key is in SSM only")
     keys = keeper.VendorKeys(state)
     _, new = keeper.vendor_ca(parameters, options.stack, keys)
-    say(
-        f"vendor CA: {'made' if new else 'there already'}; {f'its key is {keys.key}' if keys.key.exists() else 'its key is elsewhere'}"
-    )
+    where = str(keys.key) if keys.key.exists() else "on another machine"
+    say(f"vendor CA: {'made' if new else 'there already'}; its key is {where}")
 
     files.private_directory(state)
     log = state / "deploy.log"
@@ -109,7 +109,8 @@ def device(options: argparse.Namespace) -> None:
 def destroy(options: argparse.Namespace) -> None:
     """Ask, remove everything, say what is left."""
     here = session.connect(options.region, options.local)
-    question = f"Remove stack {options.stack}, its devices' certificates and its CAs from {here.place}?"
+    what = f"stack {options.stack} with its table of devices, their certificates and its CAs"
+    question = f"Remove {what} from {here.place}?"
     if not options.yes and not _confirmed(question):
         raise SetupError("nothing was removed")
     work = Teardown(here, stack.Stack(here, options.stack), say)
@@ -139,7 +140,7 @@ def say(line: str) -> None:
 
 
 def _parameters(options: argparse.Namespace, target: dict[str, str]) -> dict[str, str]:
-    """The stack's parameters; one left out keeps its deployed value, or at first the template's default."""
+    """Return the stack's parameters; one left out keeps its deployed value, or at first the template's default."""
     names = keeper.Names(options.stack)
     given = {
         "VendorCaCertificate": names.vendor_certificate,
@@ -155,17 +156,19 @@ def _parameters(options: argparse.Namespace, target: dict[str, str]) -> dict[str
 
 
 def _state(options: argparse.Namespace) -> Path:
-    """Where the vendor CA's key is kept; a local cloud's goes with the local cloud's directory."""
+    """Return where the vendor CA's key is kept; a local cloud's goes with the local cloud's directory."""
     if options.state:
-        return Path(options.state).absolute()
-    if options.local:
-        return Path(options.local).absolute() / "setup" / options.stack
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(base) / "iot-agent-cloud" / options.stack
+        chosen = Path(options.state)
+    elif options.local:
+        chosen = Path(options.local) / "setup" / options.stack
+    else:
+        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+        chosen = base / "iot-agent-cloud" / options.stack
+    return chosen.absolute()
 
 
 def _same(options: argparse.Namespace) -> str:
-    """The options that the next command needs too, to mean the same stack."""
+    """Return the options that the next command needs too, to mean the same stack."""
     given = {"--stack": options.stack if options.stack != "iot-agent" else None}
     given |= {"--region": options.region, "--local": options.local, "--state": options.state}
     return "".join(f" {name} {value}" for name, value in given.items() if value)

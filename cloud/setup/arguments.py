@@ -90,7 +90,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
             "--state",
             type=Path,
             metavar="DIR",
-            help="where the vendor CA's key is kept (default: ~/.local/state/iot-agent-cloud/NAME; with --local: in it)",
+            help="where the vendor CA's key is kept (default: ~/.local/state/iot-agent-cloud/NAME; local: in DIR)",
         )
     return parser.parse_args(words)
 

@@ -3,8 +3,8 @@
 - Keys are P-256.
 - A CA says what it is: CA:TRUE with path length 0, keyCertSign and cRLSign, both critical, with key identifiers; newer
   Pythons refuse a CA that says less.
-- A device certificate is CA:FALSE, digitalSignature, clientAuth; its subject is the serial and nothing else: all that the
-  provisioning template asks for.
+- A device certificate is CA:FALSE, digitalSignature, clientAuth; its subject is the serial and nothing else,
+  which is all the provisioning template asks for.
 - Valid from an hour ago: a device's clock may be behind.
 """
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
+import ssl
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CA_LIFETIME: Final = timedelta(days=3652)
+PEM: Final = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 BACKDATE: Final = timedelta(hours=1)
 
 
@@ -100,17 +103,21 @@ def certificate_id(certificate_pem: str) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
-def select(bundle_pem: bytes, common_names: Iterable[str]) -> str:
-    """Return those certificates of a trust store whose subject has one of the common names. Raises LookupError."""
+def select(bundle_pem: str, common_names: Iterable[str]) -> str:
+    """Return those certificates of a trust store whose subject has one of the common names. Raises LookupError.
+
+    Only what may be one of them is parsed: a store has certificates that a strict parser refuses.
+    """
     wanted = set(common_names)
-    found = {
-        str(name[0].value): certificate.public_bytes(Encoding.PEM).decode()
-        for certificate in x509.load_pem_x509_certificates(bundle_pem)
-        if (name := certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)) and name[0].value in wanted
-    }
+    found: dict[str, str] = {}
+    for block in PEM.findall(bundle_pem):
+        der = ssl.PEM_cert_to_DER_cert(block)
+        if any(name.encode() in der for name in wanted):
+            subject = x509.load_der_x509_certificate(der).subject
+            found |= {str(one.value): block + "\n" for one in subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
     if missing := wanted - found.keys():
         raise LookupError(", ".join(sorted(missing)))
-    return "".join(found[name] for name in sorted(found))
+    return "".join(found[name] for name in sorted(wanted))
 
 
 def now() -> datetime:

@@ -1,8 +1,8 @@
 """Where the CAs are kept, and how they come to be without ever leaving a mismatched pair.
 
 Rule: the key is stored first, and a certificate is only ever made from a stored key. So a run that ends anywhere leaves
-nothing, a key alone (the next run makes its certificate) or a pair. A certificate without its key, or a pair that does not
-match, is somebody's mistake: it is reported, and nothing is overwritten.
+nothing, a key alone (the next run makes its certificate) or a pair. A certificate without its key, or a pair that does
+not match, is somebody's mistake: it is reported, and nothing is overwritten.
 
 - manufacturer CA: key in an SSM SecureString (written by us straight from memory, never to a disk), certificate in SSM.
 - vendor CA: key and certificate in --state, mode 0600 in a directory 0700; certificate in SSM too, for the stack.

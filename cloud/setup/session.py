@@ -58,7 +58,7 @@ class Cloud:
         host = iot.describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
         store = Path(botocore.__file__).with_name("cacert.pem")
         try:
-            return Endpoint(host, MQTT_PORT, authority.select(store.read_bytes(), AMAZON_ROOTS))
+            return Endpoint(host, MQTT_PORT, authority.select(store.read_text(encoding="utf-8"), AMAZON_ROOTS))
         except (OSError, LookupError) as error:
             raise SetupError(
                 f"cannot take Amazon's root certificates from {store}: {error}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import shutil
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 from cloud.setup.errors import SetupError
 
@@ -30,6 +31,8 @@ TEMPLATE = ROOT / "cloud/template.yaml"
 SOURCES = ROOT / "cloud/rotation"
 SAM = ROOT / "build/env/sam/bin/sam"
 UV = ROOT / "build/env/uv/bin/uv"
+# As in the Makefile: no interpreter of its own, and the certificate authorities that this machine trusts.
+UV_SETTINGS = {"UV": str(UV), "UV_PYTHON_DOWNLOADS": "never", "UV_SYSTEM_CERTS": "true"}
 BUILDS = ROOT / "build/sam"
 SAM_STACK = "aws-sam-cli-managed-default"
 WAIT_LIMIT_S = 1800
@@ -48,7 +51,7 @@ class Stack:
     def outputs(self) -> dict[str, str]:
         """Return the outputs of the deployed stack; none when there is no stack or it was never complete."""
         described = self._describe()
-        return {one["OutputKey"]: one["OutputValue"] for one in (described or {}).get("Outputs", [])}
+        return {one["OutputKey"]: one["OutputValue"] for one in described.get("Outputs", [])} if described else {}
 
     def exists(self) -> bool:
         """Whether there is a stack of that name, in whatever state."""
@@ -57,18 +60,11 @@ class Stack:
     def deploy(self, build: Path, parameters: Mapping[str, str], log: Path) -> None:
         """Create or update the stack from a build; `log` gets all that SAM says. Raises SetupError."""
         self._make_ready()
-        words = [SAM, "deploy", "--template-file", build / "template.yaml", "--stack-name", self.name]
-        words += [
-            "--resolve-s3",
-            "--s3-prefix",
-            self.name,
-            "--capabilities",
-            "CAPABILITY_IAM",
-            "--no-confirm-changeset",
-        ]
-        words += ["--no-fail-on-empty-changeset", "--no-progressbar", "--region", self._cloud.region]
-        words += ["--parameter-overrides", *(f"{key}={value}" for key, value in parameters.items())]
-        words += ["--tags", f"iot-agent-stack={self.name}"]
+        words: list[str | Path] = [SAM, "deploy", "--template-file", build / "template.yaml"]
+        words += ["--stack-name", self.name, "--region", self._cloud.region, "--tags", f"iot-agent-stack={self.name}"]
+        words += ["--resolve-s3", "--s3-prefix", self.name, "--no-progressbar", "--capabilities", "CAPABILITY_IAM"]
+        words += ["--no-confirm-changeset", "--no-fail-on-empty-changeset", "--parameter-overrides"]
+        words += [f"{name}={value}" for name, value in parameters.items()]
         _run("sam deploy", words, log, {"SAM_CLI_POLL_DELAY": str(self._poll_s)})
 
     def delete(self) -> None:
@@ -77,15 +73,22 @@ class Stack:
         if not self.exists():
             return
         self._client.delete_stack(StackName=self.name)
-        if self._settle() is not None:
+        waiter = self._client.get_waiter("stack_delete_complete")
+        try:
+            waiter.wait(
+                StackName=self.name,
+                WaiterConfig={"Delay": math.ceil(self._poll_s), "MaxAttempts": WAIT_LIMIT_S // math.ceil(self._poll_s)},
+            )
+        except WaiterError as error:
             failed = [
                 f"{one['LogicalResourceId']}: {one.get('ResourceStatusReason', 'no reason given')}"
                 for one in self._client.describe_stack_resources(StackName=self.name)["StackResources"]
                 if one["ResourceStatus"] == "DELETE_FAILED"
             ]
             raise SetupError(
-                f"stack {self.name} could not be deleted: {'; '.join(failed)}", "remove these by hand, run again"
-            )
+                f"stack {self.name} could not be deleted: {'; '.join(failed) or error}",
+                "remove these by hand, run again",
+            ) from error
 
     def artifact_bucket(self) -> str | None:
         """Return the bucket that SAM keeps for all its stacks (`--resolve-s3`), or None when there is none yet."""
@@ -93,7 +96,7 @@ class Stack:
         return managed.get("SourceBucket")
 
     def _make_ready(self) -> None:
-        """Wait for an interrupted run's operation to end; remove a stack whose creation failed: it cannot be updated."""
+        """Wait for an interrupted run's operation to end; remove what failed to be created and cannot be updated."""
         if self._settle() in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "CREATE_FAILED"):
             self.delete()
 
@@ -138,7 +141,7 @@ def build(target: Mapping[str, str], log: Path) -> Path:
     BUILDS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILDS, prefix=".") as scratch:
         made = Path(scratch) / "build"
-        _run("sam build", [SAM, "build", "--template", TEMPLATE, "--build-dir", made], log, {**target, "UV": str(UV)})
+        _run("sam build", [SAM, "build", "--template", TEMPLATE, "--build-dir", made], log, {**target, **UV_SETTINGS})
         try:
             made.rename(directory)  # complete, or not there
         except OSError:
@@ -166,11 +169,12 @@ def _sources() -> Iterator[Path]:
 
 def _run(what: str, words: list[str | Path], log: Path, environment: Mapping[str, str]) -> None:
     """Run a program with its output in `log`; on failure its end is the error's message."""
-    with log.open("ab") as output:
+    # SAM leaves temporary directories behind, so it gets its own.
+    with log.open("ab") as output, tempfile.TemporaryDirectory() as temporary:
         done = subprocess.run(  # noqa: S603 - our own tools, no shell
             words,
             cwd=ROOT,
-            env=os.environ | {"SAM_CLI_TELEMETRY": "0"} | environment,
+            env={**os.environ, "SAM_CLI_TELEMETRY": "0", "TMPDIR": temporary, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,11 +1,12 @@
 """Takes away what setup and the devices have made, half-made or not, and says what could not be removed.
 
 Order: certificates are deactivated, detached and deleted first, because an attached policy cannot be deleted; then the
-stack and the table that it keeps; the parameters last, because the CAs, and by them the certificates, are found by them.
+stack and the table that it keeps; the parameters last, because the CAs, and so the certificates, are found by them.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from typing import TYPE_CHECKING
@@ -51,14 +52,14 @@ class Teardown:
             if self._attempt(f"stack {self._stack.name}", self._stack.delete):
                 break
         for one in authorities:
-            self._attempt(f"CA certificate {one}", lambda one=one: self._remove_authority(one))
+            self._attempt(f"CA certificate {one}", functools.partial(self._remove_authority, one))
         self._attempt("table of devices", self._remove_tables)
         self._attempt("build artifacts in S3", self._remove_artifacts)
         if self.problems:
             return  # the next run needs the parameters, to find the CAs
         for name in names.all():
             self._say(f"removing SSM parameter {name} …")
-            self._attempt(f"SSM parameter {name}", lambda name=name: self._parameters.delete(name))
+            self._attempt(f"SSM parameter {name}", functools.partial(self._parameters.delete, name))
 
     def _attempt(self, what: str, remove: Callable[[], object]) -> bool:
         """Run one removal; a failure is noted and the rest goes on."""
@@ -78,9 +79,8 @@ class Teardown:
         if found:
             self._say(f"removing the {len(found)} certificates of CA {authority_id[:8]}… and their things …")
         for certificate_id, arn in found:
-            self._attempt(
-                f"certificate {certificate_id}", lambda one=certificate_id, arn=arn: self._remove_certificate(one, arn)
-            )
+            remove = functools.partial(self._remove_certificate, certificate_id, arn)
+            self._attempt(f"certificate {certificate_id}", remove)
 
     def _remove_certificate(self, certificate_id: str, arn: str) -> None:
         self._iot.update_certificate(certificateId=certificate_id, newStatus="INACTIVE")
@@ -116,7 +116,7 @@ class Teardown:
             pass  # as it should be: the stack has removed it
 
     def _remove_tables(self) -> None:
-        """Remove the table, which the template keeps when its stack goes; by its name, since the stack is gone by now."""
+        """Remove the table, which outlives its stack by the template's wish; by its name, as the stack is gone."""
         dynamodb = self._cloud.session.client("dynamodb", config=self._cloud.config)
         kept = re.compile(rf"{self._stack.name}-DeviceTable-[A-Z0-9]+")
         for page in dynamodb.get_paginator("list_tables").paginate():

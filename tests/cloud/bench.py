@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.client import BaseClient
 from moto import mock_aws
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.iot.models import FakeCertificate
 from moto.iotdata.models import iotdata_backends
 
-from cloud.rotation import devices, handler
+from cloud.rotation import csr, devices, handler
 from cloud.rotation.registry import Registry
 from tests.cloud import pki
 
@@ -54,9 +55,7 @@ class Bench:
         """Do what AWS IoT does at the first connection of a vendor certificate; return the certificate's id."""
         ca = pki.authority("vendor CA")
         pem = ca.sign_vendor(list(common_names))
-        answer = self.iot.register_certificate(
-            certificatePem=pem, caCertificatePem=ca.pem, status="PENDING_ACTIVATION"
-        )
+        answer = self.iot.register_certificate(certificatePem=pem, caCertificatePem=ca.pem, status="PENDING_ACTIVATION")
         return answer["certificateId"]
 
     def provision(self, certificate_id: str, thing: str) -> None:
@@ -140,6 +139,10 @@ class Bench:
         assert found is not None
         return found
 
+    def key_of(self, number: int) -> str:
+        """Return the public key's fingerprint of the test key of that number."""
+        return csr.check(request(number)["csr"], "SN-1").fingerprint
+
     def described(self, certificate_id: str) -> dict[str, Any]:
         """Return the registry's description of a certificate."""
         return dict(self.iot.describe_certificate(certificateId=certificate_id)["certificateDescription"])
@@ -209,10 +212,21 @@ def request(number: int = 0, serial: str = "SN-1") -> dict[str, str]:
     return {"csr": pki.csr([serial], number=number), "request_id": f"r-{number}"}
 
 
+def name_the_ca(patch: pytest.MonkeyPatch) -> None:
+    """Have moto say in a description which CA a certificate is of, as AWS does."""
+    honest = FakeCertificate.to_description_dict
+
+    def described(self: FakeCertificate) -> dict[str, Any]:
+        return {**honest(self), "caCertificateId": self.ca_certificate_id}
+
+    patch.setattr(FakeCertificate, "to_description_dict", described)
+
+
 @contextmanager
 def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """Set a cloud up, with SN-1 on the allow-list."""
     with mock_aws(config={"iot": {"use_valid_cert": True}}), monkeypatch.context() as patch:
+        name_the_ca(patch)
         iot, resource = boto3.client("iot"), boto3.resource("dynamodb")
         table = resource.create_table(
             TableName="devices",
@@ -256,7 +270,7 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 @contextmanager
 def before_each_call(monkeypatch: pytest.MonkeyPatch, hook: Callable[[int, str], object]) -> Iterator[None]:
-    """Call `hook` with number (from 1) and operation before each AWS call made inside; what it raises stops the call."""
+    """Call `hook` with number (from 1) and operation before each AWS call inside; what it raises stops the call."""
     original: Any = BaseClient._make_api_call  # type: ignore[attr-defined] # no stub knows this private method
     count = 0
 

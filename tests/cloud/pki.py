@@ -52,9 +52,13 @@ class Authority:
         return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
+def key(kind: str, number: int = 0) -> Key:
+    """Return a private key: p256, p384, p521, ed25519 or rsa-<bits>; the same again for the same number."""
+    return _key(kind, number)
+
+
 @cache
-def key(kind: str, number: int = 0) -> Key:  # noqa: ARG001 - another number, another key
-    """Return a private key: p256, p384, p521, ed25519 or rsa-<bits>."""
+def _key(kind: str, _number: int) -> Key:
     match kind:
         case "p256":
             return ec.generate_private_key(ec.SECP256R1())

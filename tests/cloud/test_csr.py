@@ -26,7 +26,9 @@ def huge() -> str:
     """Return a request that is sound but larger than 8 KiB."""
     own = pki.signing_key("p256")
     names = x509.SubjectAlternativeName([x509.DNSName(f"{number:060}.test") for number in range(100)])
-    builder = x509.CertificateSigningRequestBuilder().subject_name(pki.name(["SN-1"])).add_extension(names, critical=False)
+    builder = (
+        x509.CertificateSigningRequestBuilder().subject_name(pki.name(["SN-1"])).add_extension(names, critical=False)
+    )
     return builder.sign(own, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 

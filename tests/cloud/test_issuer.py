@@ -10,6 +10,7 @@ import boto3
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from moto import mock_aws
 
@@ -100,7 +101,11 @@ def test_serial_numbers_are_random_and_long() -> None:
 
 @pytest.mark.parametrize(
     ("lifetime", "backdate"),
-    [(90 * DAY, timedelta(hours=1)), (timedelta(hours=5), timedelta(minutes=30)), (timedelta(seconds=10), timedelta(seconds=1))],
+    [
+        (90 * DAY, timedelta(hours=1)),
+        (timedelta(hours=5), timedelta(minutes=30)),
+        (timedelta(seconds=10), timedelta(seconds=1)),
+    ],
 )
 def test_a_certificate_is_backdated_by_a_tenth_of_its_life_but_at_most_an_hour(
     lifetime: timedelta, backdate: timedelta
@@ -170,8 +175,6 @@ def test_a_parameter_without_a_key_is_told_without_telling_the_secret(
 
 @mock_aws
 def test_a_key_that_cannot_sign_certificates_here_is_refused(aws_environment: None) -> None:  # noqa: ARG001
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
     pem = pki.key("ed25519").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     boto3.client("ssm").put_parameter(Name="/k", Value=pem, Type="SecureString")
     with pytest.raises(issuer.IssuerError, match="neither RSA nor EC"):

@@ -55,7 +55,8 @@ def test_every_contract_file_is_run() -> None:
 
 @pytest.mark.parametrize(("name", "case"), cases(READS, "sends", "accepts"))
 def test_reads_what_a_device_may_send(name: str, case: dict[str, Any]) -> None:
-    assert asdict(READS[name](raw(case))) == case["message"]
+    read: Any = READS[name](raw(case))
+    assert asdict(read) == case["message"]
 
 
 @pytest.mark.parametrize(("name", "case"), cases(READS, "refuses"))
@@ -141,7 +142,10 @@ def test_sixteen_deep_is_read_and_seventeen_refused() -> None:
         messages.parse_ack(nested(17))
 
 
-@given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps).map(str.encode))
+@given(
+    st.binary(max_size=200)
+    | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps).map(str.encode)
+)
 def test_any_bytes_are_read_or_refused_and_never_anything_else(data: bytes) -> None:
     for parse in READS.values():
         try:

@@ -127,7 +127,11 @@ def test_an_acknowledgement_that_comes_twice_is_answered_twice(bench: Bench) -> 
 
 @pytest.mark.parametrize("principal", ["", "AROA123:session", "x" * 64, "None"])
 def test_what_did_not_come_over_a_certificate_is_refused(bench: Bench, principal: str) -> None:
-    for kind, payload in [("create", request()), ("ack", {"cert_id": "0" * 64}), ("check-in", {"request_id": "r", "report": {}})]:
+    for kind, payload in [
+        ("create", request()),
+        ("ack", {"cert_id": "0" * 64}),
+        ("check-in", {"request_id": "r", "report": {}}),
+    ]:
         assert code(bench.ask(kind, "SN-1", principal, payload)) == "wrong-principal"
 
 
