@@ -10,6 +10,7 @@ for program in make python3; do
         exit 1
     }
 done
+unset MAKEFLAGS MAKELEVEL # run by a make of somebody's own, ours is still another one
 case ${1-} in
 deploy) make -s -C "$root" env-cloud env-sam ;;
 *) make -s -C "$root" env-cloud ;;

@@ -30,6 +30,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored for a background job
     try:
         with LocalCloud(
             arguments.dir,

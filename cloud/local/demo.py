@@ -189,9 +189,8 @@ def setup(narrator: Narrator, *arguments: str) -> None:
     """Run cloud/setup.sh as a user does, its words indented."""
     narrator.say(f"cloud/setup.sh {' '.join(arguments)} --local {CLOUD.relative_to(ROOT)}")
     command = [str(ROOT / "cloud/setup.sh"), *arguments, "--local", str(CLOUD)]
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
     with subprocess.Popen(  # noqa: S603 - our own script
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         for line in process.stdout or ():
             print(f"          | {line}", end="", flush=True)
