@@ -38,7 +38,10 @@ OPERATIONS = {"create": "create-man-cert", "ack": "ack-man-cert", "check-in": "c
 
 
 class Bench:
-    """The cloud of one stack. `now` is what the Lambda's clock says (ms); `slept` what it has waited (s)."""
+    """The cloud of one stack. `now` is what the Lambda's clock says (ms); `slept` what it has waited (s).
+
+    `proven` are the certificates that a message has come over: nothing else can show that they work.
+    """
 
     def __init__(self, iot: IoTClient, table: Table, vendor_ca_id: str, now: int) -> None:
         self.iot = iot
@@ -47,6 +50,7 @@ class Bench:
         self.vendor_ca_id = vendor_ca_id
         self.now = now
         self.slept: list[float] = []
+        self.proven: set[str] = set()
         self.on_sleep: Callable[[], object] = lambda: None
 
     # --- the world around the Lambda ---
@@ -81,6 +85,7 @@ class Bench:
 
     def event(self, kind: str, serial: str, principal: str, payload: object) -> dict[str, str]:
         """Return what the topic rule hands to the Lambda."""
+        self.proven.add(principal)
         data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         return {
             "data": base64.b64encode(data).decode(),
@@ -189,6 +194,7 @@ class Bench:
         assert self.status(present) == "ACTIVE", "the present certificate does not work"
         expected = {"device", "application"} if device.active else {"bootstrap"}
         assert self.policies(present) == expected, "the present certificate may not do its work"
+        assert device.active is None or present in self.proven, "active, but nothing ever came over it"
 
     def check_settled(self, serial: str = "SN-1") -> None:
         """Once every message is answered, the registry holds what the record says and nothing else."""

@@ -28,3 +28,9 @@ def bench(aws_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Be
     """Return a cloud with the allow-listed serial SN-1."""
     with a_bench(monkeypatch) as made:
         yield made
+
+
+@pytest.fixture
+def aws(aws_environment: None, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:  # noqa: ARG001 - needed, not used
+    """Give the means to set up cloud after cloud, in an environment that reaches no real account."""
+    return monkeypatch

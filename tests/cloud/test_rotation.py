@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from cloud.rotation import devices, handler, steps
+from cloud.rotation import devices, steps
 from cloud.rotation.lifecycle import SETTLE_MS
 from cloud.rotation.record import State
 from tests.cloud import pki
@@ -442,7 +442,3 @@ def test_a_certificate_an_operator_deactivated_stays_so(bench: Bench) -> None:
     bench.iot.update_certificate(certificateId=pending, newStatus="INACTIVE")
     assert bench.create(vendor)["cert_id"] == pending
     assert bench.status(pending) == "INACTIVE"
-
-
-def test_the_lambda_wires_itself_once_per_process(bench: Bench) -> None:  # noqa: ARG001 - for its environment
-    assert handler.FrontDesk.__name__ == "FrontDesk"
