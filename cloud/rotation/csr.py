@@ -62,14 +62,18 @@ def fingerprint(key: PublicKey) -> str:
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
-def common_name(pem: str) -> str | None:
-    """Return the one common name in a certificate's subject; None if it has none, or several."""
+def subject_and_end(pem: str) -> tuple[str | None, int]:
+    """Return the one common name in a certificate's subject, None if it has none or several, and its notAfter (ms).
+
+    A certificate that cannot be read names nobody, and was never valid.
+    """
     try:
-        subject = x509.load_pem_x509_certificate(pem.encode()).subject
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        names = _common_names(certificate.subject)
+        not_after = int(certificate.not_valid_after_utc.timestamp() * 1000)
     except ValueError:
-        return None
-    names = _common_names(subject)
-    return names[0] if len(names) == 1 else None
+        return None, 0
+    return (names[0] if len(names) == 1 else None), not_after
 
 
 def _common_names(subject: x509.Name) -> list[str]:

@@ -1,38 +1,56 @@
-"""The table of devices: one item per serial, written only on the condition that nobody else wrote since it was read.
+"""The records, one item per serial, written only on the condition that nobody else wrote since it was read.
 
-The item: `serial` (S, the key), `state` (S), `version` (N, counts writes), `allowed_at`, `last_seen` (N, ms),
-`vendor_certificate_id`, `quarantined_certificate_id` (S), `active`, `pending` (M: certificate_id, public_key, pem,
-issued_at, not_after), `retiring` (M: certificate id -> since when, ms), `report` (S, JSON) and an operator's
-`renew` (M: start, end, reason). A write touches only the attributes the rules own, so `renew` and whatever a later
-version adds survive it.
+The table of devices: `serial` (S, the key), `state` (S), `version` (N, counts writes), `allowed_at`, `last_seen`,
+`vendor_not_after`, `readmit_until` (N, ms), `vendor_certificate_id`, `quarantined_certificate_id` (S), `active`,
+`pending` (M: certificate_id, public_key, pem, issued_at, not_after), `retiring` (M: certificate id -> since, vendor),
+`renew` (M: start, end, since, reason), `report` (S, JSON). While the sweeper has something to look at also `agenda` (S,
+always the same) and `look_at` (N, ms): the index `agenda` holds those items only. A write touches only the
+attributes that the rules own, so whatever a later version adds survives it.
+
+The table of their history, written together with a record or not at all: `serial` (S) and `version` (N), the key; `at`
+(N, ms), `event`, `detail`, `certificate_id`, `by` (S).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import boto3
+from boto3.dynamodb.conditions import Key
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from cloud.rotation.record import NEW, Certificate, Device, Renewal, Retiring, State
+from cloud.rotation.agenda import next_look
+from cloud.rotation.record import NEW, Certificate, Device, Entry, Renewal, Retiring, State
 from cloud.rotation.settings import TIMEOUTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mypy_boto3_dynamodb.service_resource import Table
+    from mypy_boto3_dynamodb.type_defs import UpdateTypeDef
 
 Item: TypeAlias = dict[str, Any]
 
+INDEX: Final = "agenda"
+OPEN: Final = "open"
+
 OWNED: Final = (
     "state",
+    "allowed_at",
     "vendor_certificate_id",
+    "vendor_not_after",
     "quarantined_certificate_id",
     "active",
     "pending",
     "retiring",
+    "renew",
+    "readmit_until",
     "last_seen",
     "report",
+    "agenda",
+    "look_at",
 )
 
 
@@ -40,111 +58,158 @@ class ConflictError(RuntimeError):
     """Somebody else wrote the record since it was read: read it and decide again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """A line of history as it was written: when (ms), and as which version of the record."""
+
+    at: int
+    version: int
+    entry: Entry
+
+
 class Devices:
     """The records, by serial."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, history: Table) -> None:
         self._table = table
+        self._history = history
 
     def get(self, serial: str) -> Device | None:
         """Return the record as it is now, or None."""
         item = self._table.get_item(Key={"serial": serial}, ConsistentRead=True).get("Item")
-        return _device(item) if item else None
+        return read(item) if item else None
 
-    def save(self, device: Device) -> None:
+    def save(self, device: Device, now: int, entry: Entry | None = None) -> None:
         """Write `device`, which was made from the record of its `version`; ConflictError if that is no longer so.
 
         A record of version NEW must not exist yet.
         """
-        values = {name: value for name, value in _owned(device).items() if value is not None}
-        assigned = ", ".join(f"#{name} = :{name}" for name in values)
-        removed = ", ".join(f"#{name}" for name in OWNED if name not in values)
-        parameters: Item = {":next": device.version + 1} | {f":{name}": value for name, value in values.items()}
-        if device.version == NEW:
-            condition = "attribute_not_exists(serial)"
-        else:
-            condition = "#version = :version"
-            parameters[":version"] = device.version
+        update = _update(self._table.name, device, now)
         try:
-            self._table.update_item(
-                Key={"serial": device.serial},
-                UpdateExpression=f"SET #version = :next, {assigned}" + (f" REMOVE {removed}" if removed else ""),
-                ConditionExpression=condition,
-                ExpressionAttributeNames={f"#{name}": name for name in (*OWNED, "version")},
-                ExpressionAttributeValues=parameters,
-            )
+            if entry is None:
+                self._table.meta.client.update_item(**update)
+            else:
+                line = _line(device, now, entry)
+                self._table.meta.client.transact_write_items(
+                    TransactItems=[{"Update": update}, {"Put": {"TableName": self._history.name, "Item": line}}]
+                )
         except ClientError as error:
-            raise_on_conflict(error)
+            if _lost_a_race(error):
+                raise ConflictError("the record was written by somebody else") from error
+            raise
+
+    def due(self, now: int, limit: int) -> list[str]:
+        """Return the serials the sweeper is to look at, the longest overdue first; may be some seconds behind."""
+        condition = Key("agenda").eq(OPEN) & Key("look_at").lte(now)
+        found = self._table.query(IndexName=INDEX, KeyConditionExpression=condition, Limit=limit)
+        return [str(item["serial"]) for item in found["Items"]]
+
+    def history(self, serial: str) -> Iterator[Happened]:
+        """Yield all that has happened to a device, in order."""
+        start: Item = {}
+        while True:
+            page = self._history.query(KeyConditionExpression=Key("serial").eq(serial), ConsistentRead=True, **start)
+            for item in page["Items"]:
+                yield _happened(item)
+            if "LastEvaluatedKey" not in page:
+                return
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
+    def scan(self) -> Iterator[Device]:
+        """Yield every record, a page at a time; a fleet's operator does this, the Lambda never does."""
+        start: Item = {}
+        while True:
+            page = self._table.scan(**start)
+            for item in page["Items"]:
+                yield read(item)
+            if "LastEvaluatedKey" not in page:
+                return
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
 
-def connect(table: str) -> Devices:
-    """Return the records in the table of that name."""
-    return Devices(boto3.resource("dynamodb", config=Config(**TIMEOUTS)).Table(table))
+def connect(table: str, history: str) -> Devices:
+    """Return the records in the tables of those names."""
+    resource = boto3.resource("dynamodb", config=Config(**TIMEOUTS))
+    return Devices(resource.Table(table), resource.Table(history))
 
 
-def allow(table: Table, serial: str, now_ms: int) -> bool:
-    """Put `serial` on the allow-list; False if it is known already.
-
-    A quarantined serial may be allowed too. Its vendor certificate (`quarantined_certificate_id`) stays INACTIVE until
-    an operator deletes it, after which the device's next connection registers it anew.
-    """
-    try:
-        table.update_item(
-            Key={"serial": serial},
-            UpdateExpression="SET #state = :allowed, allowed_at = :now, #v = if_not_exists(#v, :new) + :one",
-            ConditionExpression="attribute_not_exists(serial) OR #state = :quarantined",
-            ExpressionAttributeNames={"#state": "state", "#v": "version"},
-            ExpressionAttributeValues={
-                ":allowed": State.ALLOWED.value,
-                ":quarantined": State.QUARANTINED.value,
-                ":now": now_ms,
-                ":new": NEW,
-                ":one": 1,
-            },
-        )
-    except ClientError as error:
-        try:
-            raise_on_conflict(error)
-        except ConflictError:
-            return False
-    return True
-
-
-def raise_on_conflict(error: ClientError) -> None:
-    """Raise ConflictError if a condition was not met, else `error` itself."""
-    if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
-        raise ConflictError("the record was written by somebody else") from error
-    raise error
-
-
-def _owned(device: Device) -> Item:
+def _update(table: str, device: Device, now: int) -> UpdateTypeDef:
+    values = {name: value for name, value in _owned(device, now).items() if value is not None}
+    assigned = ", ".join(f"#{name} = :{name}" for name in values)
+    removed = ", ".join(f"#{name}" for name in OWNED if name not in values)
+    parameters: Item = {":next": device.version + 1} | {f":{name}": value for name, value in values.items()}
+    if device.version == NEW:
+        condition = "attribute_not_exists(serial)"
+    else:
+        condition = "#version = :version"
+        parameters[":version"] = device.version
     return {
-        "state": device.state.value,
-        "vendor_certificate_id": device.vendor_certificate_id,
-        "quarantined_certificate_id": device.quarantined_certificate_id,
-        "active": asdict(device.active) if device.active else None,
-        "pending": asdict(device.pending) if device.pending else None,
-        "retiring": {retiring.certificate_id: retiring.since for retiring in device.retiring} or None,
-        "last_seen": device.last_seen,
-        "report": device.report,
+        "TableName": table,
+        "Key": {"serial": device.serial},
+        "UpdateExpression": f"SET #version = :next, {assigned}" + (f" REMOVE {removed}" if removed else ""),
+        "ConditionExpression": condition,
+        "ExpressionAttributeNames": {f"#{name}": name for name in (*OWNED, "version")},
+        "ExpressionAttributeValues": parameters,
     }
 
 
-def _device(item: Item) -> Device:
-    last_seen = item.get("last_seen")
+def _line(device: Device, now: int, entry: Entry) -> Item:
+    fields = {name: value for name, value in asdict(entry).items() if value is not None}
+    return {"serial": device.serial, "version": device.version + 1, "at": now, **fields}
+
+
+def _lost_a_race(error: ClientError) -> bool:
+    """Whether a condition was not met, or another transaction was at the same item."""
+    if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
+        return True
+    reasons = error.response.get("CancellationReasons", [])
+    return any(reason.get("Code") in ("ConditionalCheckFailed", "TransactionConflict") for reason in reasons)
+
+
+def _owned(device: Device, now: int) -> Item:
+    look_at = next_look(device, now)
+    return {
+        "state": device.state.value,
+        "allowed_at": device.allowed_at,
+        "vendor_certificate_id": device.vendor_certificate_id,
+        "vendor_not_after": device.vendor_not_after,
+        "quarantined_certificate_id": device.quarantined_certificate_id,
+        "active": asdict(device.active) if device.active else None,
+        "pending": asdict(device.pending) if device.pending else None,
+        "retiring": {one.certificate_id: {"since": one.since, "vendor": one.vendor} for one in device.retiring} or None,
+        "renew": asdict(device.renew) if device.renew else None,
+        "readmit_until": device.readmit_until,
+        "last_seen": device.last_seen,
+        "report": device.report,
+        "agenda": None if look_at is None else OPEN,
+        "look_at": look_at,
+    }
+
+
+def read(item: Item) -> Device:
+    """Return the record in an item of the table."""
+    retiring = sorted(item.get("retiring", {}).items())
     return Device(
         serial=item["serial"],
         state=State(item["state"]),
         version=int(item["version"]),
+        allowed_at=_integer(item.get("allowed_at")),
         vendor_certificate_id=item.get("vendor_certificate_id"),
+        vendor_not_after=_integer(item.get("vendor_not_after")),
         quarantined_certificate_id=item.get("quarantined_certificate_id"),
         active=_certificate(item.get("active")),
         pending=_certificate(item.get("pending")),
-        retiring=tuple(Retiring(name, int(since)) for name, since in sorted(item.get("retiring", {}).items())),
+        retiring=tuple(Retiring(name, int(one["since"]), bool(one["vendor"])) for name, one in retiring),
         renew=_renewal(item.get("renew")),
-        last_seen=None if last_seen is None else int(last_seen),
+        readmit_until=_integer(item.get("readmit_until")),
+        last_seen=_integer(item.get("last_seen")),
         report=item.get("report"),
+        look_at=_integer(item.get("look_at")),
     )
+
+
+def _integer(number: Any) -> int | None:  # noqa: ANN401 - what DynamoDB gives for a number, or nothing
+    return None if number is None else int(number)
 
 
 def _certificate(fields: Item | None) -> Certificate | None:
@@ -154,10 +219,16 @@ def _certificate(fields: Item | None) -> Certificate | None:
     return Certificate(fields["certificate_id"], fields["public_key"], fields["pem"], **times)
 
 
-def _renewal(fields: Any) -> Renewal | None:  # noqa: ANN401 - written by hand or by an operator's tool: anything
+def _renewal(fields: Any) -> Renewal | None:  # noqa: ANN401 - may have been written by hand: anything
     """Return the advice; nonsense is no advice, and must not keep a device from its certificate."""
     try:
-        advice = Renewal(int(fields["start"]), int(fields["end"]), str(fields["reason"]))
-    except (KeyError, TypeError, ValueError, ArithmeticError):
+        start, end, since = (int(fields.get(name, 0)) for name in ("start", "end", "since"))
+        advice = Renewal(start, end, str(fields["reason"]), since)
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError):
         return None
-    return advice if 0 <= advice.start <= advice.end else None
+    return advice if 0 < advice.start <= advice.end else None
+
+
+def _happened(item: Item) -> Happened:
+    entry = Entry(item["event"], item["detail"], item.get("certificate_id"), item.get("by"))
+    return Happened(int(item["at"]), int(item["version"]), entry)

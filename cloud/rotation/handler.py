@@ -1,6 +1,7 @@
 """The Lambda's entry: parse, load, decide, act, reply.
 
-An event is what the stack's topic rules select: `{"event", "topic", "principal", "client_id", "data": base64}`.
+An event is what the stack's topic rules select: `{"event", "topic", "principal", "client_id", "data": base64}`; or what
+its schedule sends, `{"event": "sweep"}`.
 Whatever happens, a device whose topic names its serial gets an answer:
 
 - what it asked for, or why not;
@@ -20,12 +21,13 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cloud.rotation import devices, issuer, messages, registry, steps, telemetry
 from cloud.rotation.lifecycle import CONFLICT_S, TRY_LATER_S, Event, Quarantine, Refuse
 from cloud.rotation.messages import AckRequest, CheckInRequest, CreateRequest, ErrorResponse, MalformedError
 from cloud.rotation.settings import Settings
+from cloud.rotation.sweeper import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,9 +38,19 @@ if TYPE_CHECKING:
 Request = CreateRequest | AckRequest | CheckInRequest
 
 
-def handle(event: Mapping[str, Any], _context: object) -> None:
+class Context(Protocol):
+    """What Lambda tells of a run (Lambda DG: "Using the Lambda context object")."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return how long until the run is stopped."""
+
+
+def handle(event: Mapping[str, Any], context: Context) -> None:
     """Serve one event; what Lambda calls."""
-    front_desk().serve(event)
+    if event["event"] == "sweep":
+        sweep(front_desk().world, context.get_remaining_time_in_millis)
+    else:
+        front_desk().serve(event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +152,7 @@ def front_desk() -> FrontDesk:
     settings = Settings.read(os.environ)
     key = issuer.connect(settings.manufacturer_key_parameter)
     world = steps.World(
-        devices=devices.connect(settings.table),
+        devices=devices.connect(settings.table, settings.history_table),
         registry=registry.connect(),
         issuer=issuer.Issuer(settings.manufacturer_ca_pem, key, settings.certificate_lifetime),
         clock=lambda: time.time_ns() // 1_000_000,

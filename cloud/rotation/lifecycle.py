@@ -8,6 +8,8 @@
 - Another public key supersedes an unproven pending certificate, which is then retired.
 - Only a message that came **over the pending certificate** makes it active, and only then is the previous retired.
 - What is to be retired is in the record before anything is retired, so whoever comes next can finish it.
+- A device that an operator has readmitted may, for that time, ask with a vendor certificate again: the recorded one or
+  a new one. What it has stays in service until the next certificate is proven.
 
 Times are milliseconds since 1970, UTC.
 """
@@ -15,10 +17,11 @@ Times are milliseconds since 1970, UTC.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from cloud.rotation.record import NEW, Device, Retiring, State
+from cloud.rotation.record import NEW, Device, Entry, Retiring, State
 
 if TYPE_CHECKING:
     from cloud.rotation.record import Certificate
@@ -63,6 +66,7 @@ class Presented:
     certificate_id: str
     serial: str | None
     by_vendor_ca: bool
+    not_after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +88,10 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Write this record, then answer."""
+    """Write this record, with this line of history if there is one, then answer."""
 
-    reason: str
     device: Device
+    entry: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ class Quarantine:
 
 
 def decide_registered(  # noqa: PLR0911 - a chain of checks, each with its reason, is the specification
-    device: Device | None, presented: Presented
+    device: Device | None, presented: Presented, now: int
 ) -> Save | Keep | Quarantine:
     """Judge a vendor certificate that has registered itself just in time; `device` is the record of its serial."""
     if not presented.by_vendor_ca:
@@ -122,33 +126,42 @@ def decide_registered(  # noqa: PLR0911 - a chain of checks, each with its reaso
         return _quarantine_unknown(device, presented.serial, presented.certificate_id)
     if device.state is State.REVOKED:
         return Quarantine("the device is revoked", presented.certificate_id)
-    if device.vendor_certificate_id == presented.certificate_id:
-        return Keep("the vendor certificate is recorded already")
     if device.state is State.ALLOWED:
-        return Save("vendor certificate recorded", _with_vendor(device, presented.certificate_id))
-    return Quarantine("the serial has another vendor certificate", presented.certificate_id)
+        return _vendor_recorded(device, presented, now)
+    known = device.vendor_certificate_id == presented.certificate_id
+    if device.readmitted(now):
+        return Keep("the vendor certificate is recorded already") if known else _vendor_recorded(device, presented, now)
+    if not known:
+        return Quarantine("the serial has another vendor certificate", presented.certificate_id)
+    if device.active:
+        return Quarantine("the vendor certificate has served its purpose", presented.certificate_id)
+    return Keep("the vendor certificate is recorded already")
 
 
-def needs_inspection(device: Device | None) -> bool:
-    """Say whether `decide_create` must be told whose certificate the principal is: the record names nobody."""
-    return device is None or device.state in (State.QUARANTINED, State.ALLOWED)
+def needs_inspection(device: Device | None, principal: str, now: int) -> bool:
+    """Say whether `decide_create` must be told whose certificate the principal is: the record does not know it."""
+    if device is None or device.state in (State.QUARANTINED, State.ALLOWED):
+        return True
+    return device.readmitted(now) and principal not in (device.present_certificate_id, device.vendor_certificate_id)
 
 
 def decide_create(  # noqa: PLR0911 - the same
-    device: Device | None, serial: str, principal: str, presented: Presented | None
+    device: Device | None, serial: str, principal: str, presented: Presented | None, now: int
 ) -> Refuse | Quarantine | Admit:
     """Judge who asks for a certificate; `presented` is the principal's certificate if that `needs_inspection`."""
-    vendors = presented is not None and presented.by_vendor_ca and presented.serial == serial
+    vendors = presented if presented and presented.by_vendor_ca and presented.serial == serial else None
     if device is None or device.state is State.QUARANTINED:
         if vendors:
             return _quarantine_unknown(device, serial, principal)
         return Refuse("not-allowed", "the serial is not on the allow-list")
+    if vendors and needs_inspection(device, principal, now):
+        return Admit("the vendor's certificate, whose registration is news", _with_vendor(device, vendors, now))
     if device.state is State.ALLOWED:
-        if vendors:
-            return Admit("the vendor's certificate, whose registration is news", _with_vendor(device, principal))
         return Refuse("wrong-principal", "this is not the vendor certificate of this serial")
     if (device.state, Event.CREATE) not in TRANSITIONS:
         return Refuse("not-allowed", f"the device is {device.state}")
+    if device.readmitted(now) and principal == device.vendor_certificate_id:
+        return Admit("the vendor certificate of a readmitted device", device)
     if principal != device.present_certificate_id:
         return Refuse("wrong-principal", "only the device's present certificate may ask for the next")
     return Admit("the device's present certificate", device)
@@ -160,11 +173,15 @@ def reusable(device: Device, public_key: str, now: int) -> Certificate | None:
     return next((c for c in held if c.public_key == public_key and c.fresh(now)), None)
 
 
-def with_pending(device: Device, certificate: Certificate, now: int) -> Device:
+def with_pending(device: Device, certificate: Certificate, now: int) -> Save:
     """Return `device` with `certificate` pending; an unproven one before it is to be retired."""
     unproven = device.pending.certificate_id if device.pending else None
     state = TRANSITIONS[device.state, Event.CREATE]
-    return replace(device, state=state, pending=certificate, retiring=_to_retire(device, unproven, now))
+    detail = f"for the key {certificate.public_key[:16]}"
+    if unproven:
+        detail += f"; {unproven[:16]}, which was never proven, is retired"
+    issued = replace(device, state=state, pending=certificate, retiring=to_retire(device, unproven, now))
+    return Save(issued, Entry("issued", detail, certificate.certificate_id))
 
 
 def decide_ack(device: Device | None, principal: str, named: str, now: int) -> Refuse | Save | Keep:
@@ -175,10 +192,20 @@ def decide_ack(device: Device | None, principal: str, named: str, now: int) -> R
         return Refuse("wrong-principal", "an acknowledgement must come over the certificate it acknowledges")
     if device.pending is None or device.pending.certificate_id != principal:
         return Keep("acknowledged already")
-    state = TRANSITIONS[device.state, Event.ACK]
-    retiring = _to_retire(device, device.present_certificate_id, now)
-    proven = replace(device, state=state, active=device.pending, pending=None, retiring=retiring)
-    return Save("the new certificate is proven", proven)
+    advice = device.renew
+    proven = replace(
+        device,
+        state=TRANSITIONS[device.state, Event.ACK],
+        active=device.pending,
+        pending=None,
+        retiring=to_retire(device, device.present_certificate_id, now),
+        renew=None if advice is None or advice.since <= device.pending.issued_at else advice,
+        readmit_until=None,
+    )
+    if device.readmit_until is not None:  # the vendor certificate was in service once more
+        proven = replace(proven, retiring=to_retire(proven, device.vendor_certificate_id, now))
+    previous = str(device.present_certificate_id)[:16]
+    return Save(proven, Entry("proven", f"the device has used it; {previous} is retired", principal))
 
 
 def decide_check_in(device: Device | None, principal: str, report: str, now: int) -> Refuse | Save:
@@ -187,23 +214,47 @@ def decide_check_in(device: Device | None, principal: str, report: str, now: int
         return Refuse("not-allowed", "the device is not in service")
     if device.active is None or device.active.certificate_id != principal:
         return Refuse("wrong-principal", "a check-in must come over the active certificate")
-    return Save("report stored", replace(device, last_seen=now, report=report))
+    return Save(replace(device, last_seen=now, report=report))
 
 
-def without_retired(device: Device, now: int) -> Device:
+def without_retired(device: Device, now: int) -> Save | Keep:
     """Return `device`, all of whose `retiring` are retired, without those that nobody can still be registering."""
-    return replace(device, retiring=tuple(r for r in device.retiring if now - r.since < SETTLE_MS))
+    rest = tuple(r for r in device.retiring if now - r.since < SETTLE_MS)
+    if rest == device.retiring:
+        return Keep("they are too recent to be taken off the record")
+    gone = ", ".join(r.certificate_id[:16] for r in device.retiring if r not in rest)
+    return Save(replace(device, retiring=rest), Entry("retired", gone))
 
 
-def _with_vendor(device: Device, certificate_id: str) -> Device:
-    return replace(device, state=TRANSITIONS[device.state, Event.REGISTERED], vendor_certificate_id=certificate_id)
+def to_retire(device: Device, certificate_id: str | None, now: int) -> tuple[Retiring, ...]:
+    """Return what is to be retired, with this certificate, if any, among it."""
+    if certificate_id is None or certificate_id in {retiring.certificate_id for retiring in device.retiring}:
+        return device.retiring
+    return (*device.retiring, Retiring(certificate_id, now, vendor=certificate_id == device.vendor_certificate_id))
 
 
-def _to_retire(device: Device, certificate_id: str | None, now: int) -> tuple[Retiring, ...]:
-    return (*device.retiring, Retiring(certificate_id, now)) if certificate_id else device.retiring
+def _vendor_recorded(device: Device, presented: Presented, now: int) -> Save:
+    detail = f"the vendor certificate has registered itself and is good until {_date(presented.not_after)}"
+    return Save(_with_vendor(device, presented, now), Entry("registered", detail, presented.certificate_id))
+
+
+def _with_vendor(device: Device, presented: Presented, now: int) -> Device:
+    """Record a vendor certificate; of a readmitted device, another one in its place, and its state stays."""
+    replaced = None if device.vendor_certificate_id == presented.certificate_id else device.vendor_certificate_id
+    return replace(
+        device,
+        state=TRANSITIONS.get((device.state, Event.REGISTERED), device.state),
+        vendor_certificate_id=presented.certificate_id,
+        vendor_not_after=presented.not_after,
+        retiring=to_retire(device, replaced, now),
+    )
 
 
 def _quarantine_unknown(device: Device | None, serial: str, certificate_id: str) -> Quarantine:
     record = replace(device or Device(serial, State.QUARANTINED, NEW), quarantined_certificate_id=certificate_id)
     reason = "the serial is not on the allow-list"
     return Quarantine(reason, certificate_id, record if record != device else None, thing=serial)
+
+
+def _date(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")

@@ -41,29 +41,52 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Retiring:
-    """A certificate to be retired, and since when."""
+    """A certificate to be retired, and since when. An issued one is deleted; the vendor's stays, INACTIVE.
+
+    The vendor CA registers its certificates just in time: a deleted vendor certificate would come back to life on its
+    next connection. So it remains as a tombstone without policy or thing. The manufacturer CA does not register
+    automatically, so an issued certificate that is deleted is gone for good.
+    """
 
     certificate_id: str
     since: int
+    vendor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """An operator's advice to renew somewhere in this window."""
+    """An operator's advice, given at `since`, to renew somewhere in this window."""
 
     start: int
     end: int
     reason: str
+    since: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a device's history: what happened, in a word and in a sentence, and by which operator, if by one."""
+
+    event: str
+    detail: str
+    certificate_id: str | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What the cloud knows of one serial; `version` counts its writes."""
+    """What the cloud knows of one serial; `version` counts its writes.
+
+    `vendor_not_after` is when the vendor certificate expires, None if that is not known. Until `readmit_until` the
+    device may start again with a vendor certificate. `look_at` is when the sweeper is to look at it, as last written.
+    """
 
     serial: str
     state: State
     version: int
+    allowed_at: int | None = None
     vendor_certificate_id: str | None = None
+    vendor_not_after: int | None = None
     active: Certificate | None = None
     pending: Certificate | None = None
     retiring: tuple[Retiring, ...] = ()
@@ -71,21 +94,23 @@ class Device:
     last_seen: int | None = None
     report: str | None = None
     quarantined_certificate_id: str | None = None
+    readmit_until: int | None = None
+    look_at: int | None = None
 
     @property
     def present_certificate_id(self) -> str | None:
         """The certificate that may ask for the next one: the active, before there is one the vendor's."""
         return self.active.certificate_id if self.active else self.vendor_certificate_id
 
+    @property
+    def present_not_after(self) -> int | None:
+        """When the present certificate expires; None if there is none, or it is not known."""
+        return self.active.not_after if self.active else self.vendor_not_after
+
+    def readmitted(self, now: int) -> bool:
+        """Whether an operator lets the device start again with a vendor certificate."""
+        return self.readmit_until is not None and now < self.readmit_until
+
     def holds(self, certificate_id: str) -> bool:
         """Whether this is one of the certificates the device may use now."""
         return any(held.certificate_id == certificate_id for held in (self.pending, self.active) if held)
-
-    def deletable(self, certificate_id: str) -> bool:
-        """Whether a retired certificate may be deleted: any but the vendor's.
-
-        The vendor CA registers its certificates just in time: a deleted vendor certificate would come back to life on
-        its next connection. It stays, as an INACTIVE tombstone without policy or thing. The manufacturer CA does not
-        register automatically, so an issued certificate that is deleted is gone for good.
-        """
-        return certificate_id != self.vendor_certificate_id

@@ -27,6 +27,7 @@ class Settings:
 
     stack: str
     table: str
+    history_table: str
     topic_prefix: str
     policies: tuple[str, ...]
     vendor_ca_id: str
@@ -41,6 +42,7 @@ class Settings:
         return cls(
             stack=environ["STACK_NAME"],
             table=environ["TABLE_NAME"],
+            history_table=environ["HISTORY_TABLE_NAME"],
             topic_prefix=environ["TOPIC_PREFIX"],
             policies=tuple(name for name in policies if name),
             vendor_ca_id=environ["VENDOR_CA_ID"],

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar
 
 from cloud.rotation import csr, lifecycle, telemetry
 from cloud.rotation.devices import ConflictError
 from cloud.rotation.lifecycle import CONFLICT_S, Presented, Quarantine, Refuse, Save
 from cloud.rotation.messages import SERIAL
+from cloud.rotation.record import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,20 +65,22 @@ def again_on_conflict(step: Callable[P, T]) -> Callable[P, T]:
 @again_on_conflict
 def create(world: World, serial: str, principal: str, pem: str) -> Certificate | Refuse | Quarantine:
     """Return the certificate for the request `pem`: issued, recorded, and only then registered."""
+    now = world.clock()
     device = world.devices.get(serial)
-    presented = _presented(world, principal) if lifecycle.needs_inspection(device) else None
-    decision = lifecycle.decide_create(device, serial, principal, presented)
+    presented = _presented(world, principal) if lifecycle.needs_inspection(device, principal, now) else None
+    decision = lifecycle.decide_create(device, serial, principal, presented, now)
     if isinstance(decision, Refuse | Quarantine):
         return decision
     try:
         request = csr.check(pem, serial)
     except csr.BadCsrError as error:
         return Refuse("bad-csr", str(error))
-    now = world.clock()
     certificate = lifecycle.reusable(decision.device, request.fingerprint, now)
     if certificate is None:
         certificate = world.issuer.issue(request, serial, now)
-        world.devices.save(lifecycle.with_pending(decision.device, certificate, now))
+        issued = lifecycle.with_pending(decision.device, certificate, now)
+        world.devices.save(issued.device, now, issued.entry)
+        telemetry.count("Issued", world.stack, serial=serial, certificate=certificate.certificate_id)
     world.registry.establish(certificate.pem, world.issuer.ca_pem, certificate.certificate_id, serial, world.policies)
     # A run that was overtaken on its way has just registered what the other one had retired already.
     latest = world.devices.get(serial)
@@ -90,19 +93,22 @@ def create(world: World, serial: str, principal: str, pem: str) -> Certificate |
 @again_on_conflict
 def acknowledge(world: World, serial: str, principal: str, named: str) -> Refuse | None:
     """Make the pending certificate active; None is yes."""
-    decision = lifecycle.decide_ack(world.devices.get(serial), principal, named, world.clock())
+    now = world.clock()
+    decision = lifecycle.decide_ack(world.devices.get(serial), principal, named, now)
     if isinstance(decision, Save):
-        world.devices.save(decision.device)
+        world.devices.save(decision.device, now, decision.entry)
+        telemetry.count("Proven", world.stack, serial=serial, certificate=principal)
     return decision if isinstance(decision, Refuse) else None
 
 
 @again_on_conflict
 def check_in(world: World, serial: str, principal: str, report: str) -> Device | Refuse:
     """Store a report and return the record."""
-    decision = lifecycle.decide_check_in(world.devices.get(serial), principal, report, world.clock())
+    now = world.clock()
+    decision = lifecycle.decide_check_in(world.devices.get(serial), principal, report, now)
     if isinstance(decision, Refuse):
         return decision
-    world.devices.save(decision.device)
+    world.devices.save(decision.device, now)
     return decision.device
 
 
@@ -113,12 +119,15 @@ def registered(world: World, certificate_id: str) -> str | None:
     if presented is None:
         telemetry.say("registered", certificate=certificate_id, reason="the certificate is gone")
         return None
+    now = world.clock()
     device = world.devices.get(presented.serial) if presented.serial else None
-    decision = lifecycle.decide_registered(device, presented)
-    telemetry.say("registered", serial=presented.serial, certificate=certificate_id, reason=decision.reason)
+    decision = lifecycle.decide_registered(device, presented, now)
     if isinstance(decision, Save):
-        world.devices.save(decision.device)
-    elif isinstance(decision, Quarantine):
+        world.devices.save(decision.device, now, decision.entry)
+        telemetry.say("registered", serial=presented.serial, certificate=certificate_id)
+        return presented.serial
+    telemetry.say("registered", serial=presented.serial, certificate=certificate_id, reason=decision.reason)
+    if isinstance(decision, Quarantine):
         quarantine(world, decision)
     return presented.serial
 
@@ -130,7 +139,8 @@ def quarantine(world: World, decision: Quarantine) -> None:
     seconds, and if it has not finished even then, StillPendingError asks for one more run when it surely has.
     """
     if decision.record:
-        world.devices.save(decision.record)
+        entry = Entry("quarantined", decision.reason, decision.certificate_id)
+        world.devices.save(decision.record, world.clock(), entry)
     found = world.registry.settled(decision.certificate_id)
     if found is None:
         return
@@ -143,23 +153,40 @@ def quarantine(world: World, decision: Quarantine) -> None:
         raise StillPendingError(f"{decision.certificate_id} may yet be activated by its provisioning template")
 
 
-def finish(world: World, serial: str) -> None:
+class Keeper(Protocol):
+    """What it takes to finish a retirement."""
+
+    @property
+    def devices(self) -> Devices:
+        """The records."""
+
+    @property
+    def registry(self) -> Registry:
+        """Where certificates are registered."""
+
+    @property
+    def clock(self) -> Callable[[], int]:
+        """The time, ms since 1970."""
+
+
+def finish(world: Keeper, serial: str) -> None:
     """Retire what the record says is to be retired: what the last message left, or one before it could not finish."""
     device = world.devices.get(serial)
     if device is None or not device.retiring:
         return
     for retiring in device.retiring:
-        _retire(world, retiring.certificate_id, delete=device.deletable(retiring.certificate_id))
-    rest = lifecycle.without_retired(device, world.clock())
-    if rest == device:
+        _retire(world, retiring.certificate_id, delete=not retiring.vendor)
+    now = world.clock()
+    rest = lifecycle.without_retired(device, now)
+    if not isinstance(rest, Save):
         return
     try:
-        world.devices.save(rest)
+        world.devices.save(rest.device, now, rest.entry)
     except ConflictError:
         return  # whoever wrote will find the same, already retired, and take it off the record
 
 
-def _retire(world: World, certificate_id: str, *, delete: bool) -> None:
+def _retire(world: Keeper, certificate_id: str, *, delete: bool) -> None:
     if world.registry.disable(certificate_id) and delete:
         world.registry.delete(certificate_id)
 
@@ -168,6 +195,6 @@ def _presented(world: World, certificate_id: str) -> Presented | None:
     found = world.registry.describe(certificate_id)
     if found is None:
         return None
-    name = csr.common_name(found.pem)
+    name, not_after = csr.subject_and_end(found.pem)
     serial = name if name and SERIAL.fullmatch(name) else None
-    return Presented(certificate_id, serial, by_vendor_ca=found.ca_id == world.vendor_ca_id)
+    return Presented(certificate_id, serial, by_vendor_ca=found.ca_id == world.vendor_ca_id, not_after=not_after)

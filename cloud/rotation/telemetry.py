@@ -19,11 +19,11 @@ def say(event: str, **fields: str | None) -> None:
     _write({"event": event, **fields})
 
 
-def count(metric: str, stack: str, **fields: str | None) -> None:
-    """Write one line that also counts one `metric` of `stack`."""
+def count(metric: str, stack: str, times: int = 1, **fields: str | None) -> None:
+    """Write one line that also counts `metric` of `stack`, so many times."""
     directive = {"Namespace": NAMESPACE, "Dimensions": [["Stack"]], "Metrics": [{"Name": metric, "Unit": "Count"}]}
     header = {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": [directive]}
-    _write({"_aws": header, "Stack": stack, metric: 1, **fields})
+    _write({"_aws": header, "Stack": stack, metric: times, **fields})
 
 
 def _write(line: dict[str, object]) -> None:

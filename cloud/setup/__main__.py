@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.rotation.devices import allow
+from cloud.fleet.acts import Office, allow
+from cloud.rotation.devices import Devices
+from cloud.rotation.lifecycle import Save
+from cloud.rotation.registry import Registry
 from cloud.setup import arguments, bundle, files, keeper, session, stack
 from cloud.setup.errors import SetupError
 from cloud.setup.teardown import Teardown
@@ -98,9 +101,8 @@ def device(options: argparse.Namespace) -> None:
         force=options.force,
     )
     # Last, so that a serial is allowed only once there is a device to use it.
-    table = here.session.resource("dynamodb", config=here.config).Table(outputs["TableName"])
-    allowed = allow(table, options.serial, time.time_ns() // 1_000_000)
-    say(f"{options.serial} {'is now' if allowed else 'was already'} allowed")
+    allowed = allow(_office(here, outputs), options.serial)
+    say(f"{options.serial} {'is now' if isinstance(allowed, Save) else 'was already'} allowed")
     say(f"its bundle is {'written to' if new else 'kept as it was in'} {directory}")
     print("Next: put the bundle on the device as /etc/iot-agent (bootstrap/key.pem is its secret), or try it here:")
     print(f"  build/env/agent/bin/iot-agent --config {directory}/agent.yaml")
@@ -137,6 +139,15 @@ def destroy(options: argparse.Namespace) -> None:
 def say(line: str) -> None:
     """Report progress."""
     print(f"setup: {line}", flush=True)
+
+
+def _office(here: session.Cloud, outputs: dict[str, str]) -> Office:
+    resource = here.session.resource("dynamodb", config=here.config)
+    records = Devices(resource.Table(outputs["TableName"]), resource.Table(outputs["HistoryTableName"]))
+    iot = here.session.client("iot", config=here.config)
+    data = here.session.client("iot-data", config=here.config)
+    by = here.session.client("sts", config=here.config).get_caller_identity()["Arn"]
+    return Office(records, Registry(iot, data), lambda: time.time_ns() // 1_000_000, by)
 
 
 def _parameters(options: argparse.Namespace, target: dict[str, str]) -> dict[str, str]:

@@ -53,7 +53,7 @@ class Teardown:
                 break
         for one in authorities:
             self._attempt(f"CA certificate {one}", functools.partial(self._remove_authority, one))
-        self._attempt("table of devices", self._remove_tables)
+        self._attempt("tables of devices", self._remove_tables)
         self._attempt("build artifacts in S3", self._remove_artifacts)
         if self.problems:
             return  # the next run needs the parameters, to find the CAs
@@ -116,9 +116,9 @@ class Teardown:
             pass  # as it should be: the stack has removed it
 
     def _remove_tables(self) -> None:
-        """Remove the table, which outlives its stack by the template's wish; by its name, as the stack is gone."""
+        """Remove the tables, which outlive their stack by the template's wish; by their names, as the stack is gone."""
         dynamodb = self._cloud.session.client("dynamodb", config=self._cloud.config)
-        kept = re.compile(rf"{self._stack.name}-DeviceTable-[A-Z0-9]+")
+        kept = re.compile(rf"{self._stack.name}-(Device|History)Table-[A-Z0-9]+")
         for page in dynamodb.get_paginator("list_tables").paginate():
             for name in filter(kept.fullmatch, page["TableNames"]):
                 self._say(f"removing table {name} …")

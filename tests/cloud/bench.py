@@ -10,7 +10,7 @@ import base64
 import json
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -20,7 +20,10 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.iot.models import FakeCertificate
 from moto.iotdata.models import iotdata_backends
 
+from cloud.fleet import acts
+from cloud.fleet.acts import Office
 from cloud.rotation import csr, devices, handler
+from cloud.rotation.lifecycle import Save
 from cloud.rotation.registry import Registry
 from tests.cloud import pki
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import pytest
-    from mypy_boto3_dynamodb.service_resource import Table
+    from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource, Table
     from mypy_boto3_iot import IoTClient
 
     from cloud.rotation.record import Device
@@ -43,10 +46,10 @@ class Bench:
     `proven` are the certificates that a message has come over: nothing else can show that they work.
     """
 
-    def __init__(self, iot: IoTClient, table: Table, vendor_ca_id: str, now: int) -> None:
+    def __init__(self, iot: IoTClient, table: Table, records: devices.Devices, vendor_ca_id: str, now: int) -> None:
         self.iot = iot
         self.table = table
-        self.devices = devices.Devices(table)
+        self.devices = records
         self.vendor_ca_id = vendor_ca_id
         self.now = now
         self.slept: list[float] = []
@@ -112,8 +115,21 @@ class Bench:
     def deliver(self, event: dict[str, str]) -> list[dict[str, Any]]:
         """Run the Lambda on an event; return the payloads it published, in order."""
         before = len(self.published)
-        handler.handle(event, None)
+        handler.handle(event, Context(60_000))
         return [json.loads(payload) for _, payload in self.published[before:]]
+
+    def sweep(self, remaining_ms: int = 60_000) -> None:
+        """Run the Lambda as its schedule does."""
+        handler.handle({"event": "sweep"}, Context(remaining_ms))
+
+    def office(self) -> Office:
+        """Return what an operator's orders touch."""
+        registry = Registry(self.iot, boto3.client("iot-data"), self.sleep)
+        return Office(self.devices, registry, lambda: self.now, "arn:aws:iam::123456789012:user/operator")
+
+    def allow(self, serial: str) -> None:
+        """Put a serial on the allow-list."""
+        assert isinstance(acts.allow(self.office(), serial), Save)
 
     def ask(self, kind: str, serial: str, principal: str, payload: object) -> dict[str, Any]:
         """Deliver a request; return its one answer, which must go to the topic of that request."""
@@ -218,6 +234,51 @@ def request(number: int = 0, serial: str = "SN-1") -> dict[str, str]:
     return {"csr": pki.csr([serial], number=number), "request_id": f"r-{number}"}
 
 
+@dataclass(frozen=True)
+class Context:
+    """What Lambda tells of a run."""
+
+    remaining_ms: int
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return it."""
+        return self.remaining_ms
+
+
+def create_tables(resource: DynamoDBServiceResource) -> tuple[Table, Table]:
+    """Make the two tables as the template does."""
+    table = resource.create_table(
+        TableName="devices",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "serial", "KeyType": "HASH"}],
+        AttributeDefinitions=[
+            {"AttributeName": "serial", "AttributeType": "S"},
+            {"AttributeName": "agenda", "AttributeType": "S"},
+            {"AttributeName": "look_at", "AttributeType": "N"},
+        ],
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": devices.INDEX,
+                "KeySchema": [
+                    {"AttributeName": "agenda", "KeyType": "HASH"},
+                    {"AttributeName": "look_at", "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            }
+        ],
+    )
+    history = resource.create_table(
+        TableName="history",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "serial", "KeyType": "HASH"}, {"AttributeName": "version", "KeyType": "RANGE"}],
+        AttributeDefinitions=[
+            {"AttributeName": "serial", "AttributeType": "S"},
+            {"AttributeName": "version", "AttributeType": "N"},
+        ],
+    )
+    return table, history
+
+
 def name_the_ca(patch: pytest.MonkeyPatch) -> None:
     """Have moto say in a description which CA a certificate is of, as AWS does."""
     honest = FakeCertificate.to_description_dict
@@ -234,12 +295,7 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     with mock_aws(config={"iot": {"use_valid_cert": True}}), monkeypatch.context() as patch:
         name_the_ca(patch)
         iot, resource = boto3.client("iot"), boto3.resource("dynamodb")
-        table = resource.create_table(
-            TableName="devices",
-            KeySchema=[{"AttributeName": "serial", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "serial", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        table, history = create_tables(resource)
         for policy in ("bootstrap", "device", "application"):
             iot.create_policy(policyName=policy, policyDocument='{"Version":"2012-10-17","Statement":[]}')
         ids = [
@@ -253,7 +309,8 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         )
         environment = {
             "STACK_NAME": "test",
-            "TABLE_NAME": "devices",
+            "TABLE_NAME": table.name,
+            "HISTORY_TABLE_NAME": history.name,
             "TOPIC_PREFIX": PREFIX,
             "DEVICE_POLICY_NAME": "device",
             "APPLICATION_POLICY_NAME": "application",
@@ -266,11 +323,11 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
             patch.setenv(name, value)
         handler.front_desk.cache_clear()
         wired = handler.front_desk()
-        made = Bench(iot, table, ids[0], wired.world.clock())
+        made = Bench(iot, table, wired.world.devices, ids[0], wired.world.clock())
         registry = Registry(iot, boto3.client("iot-data"), made.sleep)
         desk = replace(wired, world=replace(wired.world, registry=registry, clock=lambda: made.now))
         patch.setattr(handler, "front_desk", lambda: desk)
-        assert devices.allow(table, "SN-1", made.now)
+        made.allow("SN-1")
         yield made
 
 

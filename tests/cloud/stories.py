@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from cloud.rotation import handler
 from cloud.rotation.lifecycle import SETTLE_MS
 from cloud.rotation.record import State
-from tests.cloud.bench import a_bench, after_each_call, before_each_call, request
+from tests.cloud.bench import Context, a_bench, after_each_call, before_each_call, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +30,7 @@ Event: TypeAlias = dict[str, str]
 Scene: TypeAlias = "Callable[[Bench], tuple[Event, Event]]"
 
 TURN_S = 60.0
+CONTEXT = Context(60_000)
 
 
 class Killed(BaseException):
@@ -85,7 +86,7 @@ def live(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Fault, at: int) -
         before = faults
         with watch(monkeypatch, strike):
             try:
-                handler.handle(event, None)
+                handler.handle(event, CONTEXT)
             except type(fault.error):
                 raised = True
             else:
@@ -93,7 +94,7 @@ def live(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Fault, at: int) -
         assert raised == (faults > before), "a failure that Lambda would not see"
         bench.check_never_bricked()
         if raised:
-            handler.handle(event, None)
+            handler.handle(event, CONTEXT)
         bench.check_settled()
     device = bench.device()
     assert (device.state, device.pending, device.retiring) == (State.ROTATION_COMPLETE, None, ())
@@ -140,7 +141,7 @@ def take_turns(monkeypatch: pytest.MonkeyPatch, events: tuple[Event, Event], tur
     def first() -> None:
         threading.current_thread().name = "first"
         try:
-            handler.handle(events[0], None)
+            handler.handle(events[0], CONTEXT)
         finally:
             second_starts.set()
             second_resumes.set()
@@ -149,7 +150,7 @@ def take_turns(monkeypatch: pytest.MonkeyPatch, events: tuple[Event, Event], tur
         threading.current_thread().name = "second"
         assert second_starts.wait(TURN_S)
         try:
-            handler.handle(events[1], None)
+            handler.handle(events[1], CONTEXT)
         finally:
             first_resumes.set()
 

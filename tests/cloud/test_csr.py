@@ -87,8 +87,8 @@ def test_a_curve_of_the_right_size_that_is_not_nists_is_refused() -> None:
 
 @pytest.mark.parametrize(("names", "expected"), [(["SN-1"], "SN-1"), ([], None), (["SN-1", "SN-2"], None)])
 def test_a_certificate_names_somebody_only_if_it_has_one_common_name(names: list[str], expected: str | None) -> None:
-    assert csr.common_name(pki.authority("vendor CA").sign_vendor(names)) == expected
+    assert csr.subject_and_end(pki.authority("vendor CA").sign_vendor(names))[0] == expected
 
 
 def test_what_is_no_certificate_names_nobody() -> None:
-    assert csr.common_name("hello") is None
+    assert csr.subject_and_end("hello") == (None, 0)

@@ -9,7 +9,7 @@ import pytest
 from cloud.rotation import lifecycle, steps
 from cloud.rotation.devices import Devices
 from cloud.rotation.lifecycle import Keep, Refuse, Save
-from cloud.rotation.record import Certificate, Device
+from cloud.rotation.record import Certificate, Device, Entry, Retiring
 from cloud.rotation.registry import Registry
 from tests.cloud.stories import FAULTS, live_with_each, meet_at_each
 from tests.cloud.test_at_once import one_for_both, two_creates
@@ -21,9 +21,10 @@ def retires_at_issue(patch: Patch) -> None:
     """Retire the previous certificate when the next is issued, before that is proven."""
     honest = lifecycle.with_pending
 
-    def with_pending(device: Device, certificate: Certificate, now: int) -> Device:
-        retiring = lifecycle._to_retire(device, device.present_certificate_id, now)
-        return replace(honest(device, certificate, now), retiring=retiring)
+    def with_pending(device: Device, certificate: Certificate, now: int) -> Save:
+        issued = honest(device, certificate, now)
+        retiring = lifecycle.to_retire(device, device.present_certificate_id, now)
+        return replace(issued, device=replace(issued.device, retiring=retiring))
 
     patch.setattr(lifecycle, "with_pending", with_pending)
 
@@ -61,7 +62,7 @@ def registers_before_the_record(patch: Patch) -> None:
         worlds[:] = [world]
         return create(world, *arguments)
 
-    def with_pending(device: Device, certificate: Certificate, now: int) -> Device:
+    def with_pending(device: Device, certificate: Certificate, now: int) -> Save:
         world = worlds[0]
         named = certificate.certificate_id
         world.registry.establish(certificate.pem, world.issuer.ca_pem, named, device.serial, world.policies)
@@ -78,7 +79,7 @@ def issues_anew_each_time(patch: Patch) -> None:
 
 def deletes_vendor_certificates(patch: Patch) -> None:
     """Delete a vendor certificate, so that it can register itself again."""
-    patch.setattr(Device, "deletable", lambda _self, _certificate_id: True)
+    patch.setattr(lifecycle, "Retiring", lambda certificate_id, since, vendor: Retiring(certificate_id, since))  # noqa: ARG005 - the bug
 
 
 def retires_nothing(patch: Patch) -> None:
@@ -93,9 +94,9 @@ def forgets_half_done_retirements(patch: Patch) -> None:
     def finish(world: steps.World, serial: str) -> None:
         device = world.devices.get(serial)
         if device and device.retiring:
-            world.devices.save(replace(device, retiring=()))
+            world.devices.save(replace(device, retiring=()), world.clock())
             for retiring in device.retiring:
-                steps._retire(world, retiring.certificate_id, delete=device.deletable(retiring.certificate_id))
+                steps._retire(world, retiring.certificate_id, delete=not retiring.vendor)
         honest(world, serial)
 
     patch.setattr(steps, "finish", finish)
@@ -105,9 +106,9 @@ def writes_over_others(patch: Patch) -> None:
     """Write a record whatever somebody else has written since it was read."""
     honest = Devices.save
 
-    def save(self: Devices, device: Device) -> None:
+    def save(self: Devices, device: Device, now: int, entry: Entry | None = None) -> None:
         latest = self.get(device.serial)
-        honest(self, replace(device, version=latest.version) if latest else device)
+        honest(self, replace(device, version=latest.version) if latest else device, now, entry)
 
     patch.setattr(Devices, "save", save)
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from cloud.rotation import devices, steps
-from cloud.rotation.lifecycle import SETTLE_MS
+from cloud.fleet import acts
+from cloud.rotation import steps
+from cloud.rotation.lifecycle import SETTLE_MS, Keep, Save
 from cloud.rotation.record import State
 from tests.cloud import pki
 from tests.cloud.bench import Bench, before_each_call, request
@@ -136,8 +137,8 @@ def test_what_did_not_come_over_a_certificate_is_refused(bench: Bench, principal
 
 
 def test_a_vendor_certificate_cannot_take_another_serial(bench: Bench) -> None:
-    devices.allow(bench.table, "SN-2", bench.now)
-    devices.allow(bench.table, "SN-3", bench.now)
+    bench.allow("SN-2")
+    bench.allow("SN-3")
     mine, _ = bench.vendor("SN-1"), bench.vendor("SN-2")
     bench.deliver(bench.registered_event(mine))
     assert code(bench.create(mine, serial="SN-2")) == "wrong-principal"
@@ -149,7 +150,7 @@ def test_a_vendor_certificate_cannot_take_another_serial(bench: Bench) -> None:
 
 
 def test_a_certificate_in_service_cannot_take_another_serial(bench: Bench) -> None:
-    devices.allow(bench.table, "SN-2", bench.now)
+    bench.allow("SN-2")
     _, mine = onboarded(bench)
     for serial in ("SN-2", "SN-9"):
         assert "error" in bench.create(mine, serial=serial)
@@ -221,9 +222,10 @@ def test_an_unknown_serial_that_gets_to_ask_is_told_and_quarantined(bench: Bench
 def test_a_quarantined_serial_can_be_allowed_and_comes_aboard(bench: Bench) -> None:
     stranger = bench.vendor("SN-9")
     bench.deliver(bench.registered_event(stranger))
-    assert devices.allow(bench.table, "SN-9", bench.now)
-    assert not devices.allow(bench.table, "SN-9", bench.now)
-    bench.iot.delete_certificate(certificateId=stranger)
+    office = bench.office()
+    assert isinstance(acts.allow(office, "SN-9"), Save)
+    assert isinstance(acts.allow(office, "SN-9"), Keep)
+    assert bench.status(stranger) == "gone"
     onboarded(bench, "SN-9")
     bench.check_settled("SN-9")
 
@@ -383,7 +385,7 @@ def failing(operation: str, error: str) -> Callable[[int, str], None]:
         ("RegisterCertificate", "ThrottlingException"),
         ("AttachPolicy", "UnauthorizedException"),
         ("AttachThingPrincipal", "ServiceUnavailableException"),
-        ("UpdateItem", "ProvisionedThroughputExceededException"),
+        ("TransactWriteItems", "ProvisionedThroughputExceededException"),
         ("GetItem", "InternalServerError"),
     ],
 )
@@ -405,7 +407,17 @@ def test_when_aws_fails_the_device_is_told_when_to_come_back_and_lambda_sees_it(
 
 def test_a_record_that_others_keep_writing_is_a_conflict(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     vendor = bench.vendor("SN-1")
-    with before_each_call(monkeypatch, failing("UpdateItem", "ConditionalCheckFailedException")):
+
+    def overtaken(_number: int, called: str) -> None:
+        if called == "TransactWriteItems":
+            bench.table.update_item(
+                Key={"serial": "SN-1"},
+                UpdateExpression="ADD #version :one",
+                ExpressionAttributeNames={"#version": "version"},
+                ExpressionAttributeValues={":one": 1},
+            )
+
+    with before_each_call(monkeypatch, overtaken):
         answer = bench.create(vendor)
     assert code(answer) == "conflict"
     assert answer["error"]["retry_after_s"] > 0

@@ -17,10 +17,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from cloud.rotation.agenda import next_look
 from cloud.rotation.devices import ConflictError
 from cloud.rotation.handler import FrontDesk
 from cloud.rotation.issuer import Issuer
-from cloud.rotation.record import Device, State
+from cloud.rotation.record import Device, Entry, State
 from cloud.rotation.registry import Registered
 from cloud.rotation.steps import World
 from iot_agent.errors import Retryable
@@ -43,15 +44,19 @@ class Table:
     def get(self, serial: str) -> Device | None:
         return self.items.get(serial)
 
-    def save(self, device: Device) -> None:
+    def save(self, device: Device, now: int, entry: Entry | None = None) -> None:  # noqa: ARG002 - no history here
         found = self.items.get(device.serial)
         if (found.version if found else -1) != device.version:
             raise ConflictError(device.serial)
-        self.items[device.serial] = replace(device, version=device.version + 1)
+        self.items[device.serial] = replace(device, version=device.version + 1, look_at=next_look(device, now))
+
+    def due(self, now: int, limit: int) -> list[str]:
+        due = [serial for serial, device in self.items.items() if device.look_at is not None and device.look_at <= now]
+        return due[:limit]
 
 
 @dataclass
-class Entry:
+class Listed:
     """A certificate in the registry."""
 
     pem: str
@@ -65,7 +70,7 @@ class Register:
     """Stands for `Registry`."""
 
     def __init__(self) -> None:
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, Listed] = {}
         self.said: list[tuple[str, bytes]] = []
         self.mute_new = False
 
@@ -78,7 +83,7 @@ class Register:
     settled = describe
 
     def establish(self, pem: str, _ca: str, certificate_id: str, _thing: str, policies: tuple[str, ...]) -> None:
-        entry = self.entries.setdefault(certificate_id, Entry(pem, "ACTIVE", MANUFACTURER_CA, muted=self.mute_new))
+        entry = self.entries.setdefault(certificate_id, Listed(pem, "ACTIVE", MANUFACTURER_CA, muted=self.mute_new))
         entry.policies |= set(policies)
 
     def disable(self, certificate_id: str) -> Registered | None:
@@ -147,14 +152,14 @@ class SimulatedCloud:
             certificate.verify_directly_issued_by(self.vendor.certificate)
         except Exception as error:
             raise Retryable("refused", "not registered, and of no CA that registers just in time") from error
-        self.register.entries[principal] = Entry(pem, "ACTIVE", VENDOR_CA, {BOOTSTRAP_POLICY})
+        self.register.entries[principal] = Listed(pem, "ACTIVE", VENDOR_CA, {BOOTSTRAP_POLICY})
         event = json.dumps({"certificateId": principal}).encode()
         self._event("registered", "$aws/events/certificates/registered/x", "", event)
 
     def publish(self, principal: str, topic: str, payload: bytes) -> list[tuple[str, bytes]]:
         """Route one message to the Lambda; give what it said."""
         verb = topic.split("/")[1]
-        entry = self.register.entries.get(principal, Entry("", "", ""))
+        entry = self.register.entries.get(principal, Listed("", "", ""))
         allowed = DEVICE_POLICY in entry.policies or (BOOTSTRAP_POLICY in entry.policies and verb == "create-man-cert")
         if not allowed or entry.muted:
             raise Retryable("not-permitted", f"the policy forbids publishing to {topic}")

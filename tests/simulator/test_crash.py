@@ -224,9 +224,10 @@ def planted_cloud_that_retires_at_issue(monkeypatch: MonkeyPatch) -> None:
     """Have the cloud retire the previous certificate when it issues the next, before that is proven."""
     honest = cloud_lifecycle.with_pending
 
-    def with_pending(device: Device, certificate: Certificate, now: int) -> Device:
-        retiring = cloud_lifecycle._to_retire(device, device.present_certificate_id, now)
-        return replace(honest(device, certificate, now), retiring=retiring)
+    def with_pending(device: Device, certificate: Certificate, now: int) -> cloud_lifecycle.Save:
+        issued = honest(device, certificate, now)
+        retiring = cloud_lifecycle.to_retire(device, device.present_certificate_id, now)
+        return replace(issued, device=replace(issued.device, retiring=retiring))
 
     monkeypatch.setattr(cloud_lifecycle, "with_pending", with_pending)
 

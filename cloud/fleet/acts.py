@@ -1,0 +1,90 @@
+"""Carries out what an operator orders for one serial: the rules decide, the record is written, the registry changed.
+
+Each may be run again after it stopped anywhere. A dry run decides and does nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloud.rotation import orders, steps
+from cloud.rotation.lifecycle import Keep, Save
+from cloud.rotation.orders import OrderError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloud.rotation.devices import Devices
+    from cloud.rotation.record import Device, Renewal
+    from cloud.rotation.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """What an order may touch, and in whose name (`by`, an ARN); `clock` tells ms since 1970."""
+
+    devices: Devices
+    registry: Registry
+    clock: Callable[[], int]
+    by: str | None = None
+    dry_run: bool = False
+
+
+@steps.again_on_conflict
+def allow(office: Office, serial: str) -> Save | Keep:
+    """Put a serial on the allow-list; one out of quarantine may register its vendor certificate anew."""
+    device = office.devices.get(serial)
+    decision = orders.allow(device, serial, office.clock(), office.by)
+    if isinstance(decision, Save) and device and device.quarantined_certificate_id and not office.dry_run:
+        _forget(office, device.quarantined_certificate_id)
+    _write(office, decision)
+    return decision
+
+
+@steps.again_on_conflict
+def revoke(office: Office, serial: str) -> Save | Keep:
+    """Take a device out of service at once; raises OrderError."""
+    decision = orders.revoke(_known(office, serial), office.clock(), office.by)
+    _write(office, decision)
+    if not office.dry_run:
+        steps.finish(office, serial)
+    return decision
+
+
+@steps.again_on_conflict
+def readmit(office: Office, serial: str, duration_ms: int) -> Save:
+    """Let a device start again with a vendor certificate for that time; raises OrderError."""
+    device = _known(office, serial)
+    decision = orders.readmit(device, office.clock() + duration_ms, office.by)
+    vendor = device.vendor_certificate_id
+    if vendor and vendor != device.present_certificate_id and not office.dry_run:
+        _forget(office, vendor)
+    _write(office, decision)
+    return decision
+
+
+@steps.again_on_conflict
+def advise(office: Office, serial: str, advice: Renewal) -> Save:
+    """Have a device told to renew within a window; raises OrderError."""
+    decision = orders.advise(_known(office, serial), advice, office.by)
+    _write(office, decision)
+    return decision
+
+
+def _known(office: Office, serial: str) -> Device:
+    device = office.devices.get(serial)
+    if device is None:
+        raise OrderError("no such serial is known here: allow it first")
+    return device
+
+
+def _write(office: Office, decision: Save | Keep) -> None:
+    if isinstance(decision, Save) and not office.dry_run:
+        office.devices.save(decision.device, office.clock(), decision.entry)
+
+
+def _forget(office: Office, certificate_id: str) -> None:
+    """Delete a vendor certificate, so that its next connection registers it anew."""
+    if office.registry.disable(certificate_id):
+        office.registry.delete(certificate_id)

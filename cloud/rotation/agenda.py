@@ -1,0 +1,95 @@
+"""What nobody sends a message about: when the sweeper must look at a record, and what it then decides. Pure.
+
+- A retirement is finished, and finished once more when no overtaken run of the function can undo it.
+- A certificate that nobody has proven within a day (or half of its life, if that is less) is abandoned: it is retired,
+  and the device asks again with its present one. It is kept as long as it may be the only one that still works.
+- A readmission that was not used in its time ends.
+- A device in the last sixth of its certificate's life should have renewed long ago: it is counted about once a day,
+  and once more when the certificate has expired.
+
+Times are milliseconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Literal
+
+from cloud.rotation.lifecycle import SETTLE_MS, Keep, Save, to_retire
+from cloud.rotation.record import Entry, State
+
+if TYPE_CHECKING:
+    from cloud.rotation.record import Certificate, Device
+
+DAY_MS: Final = 24 * 3600 * 1000
+
+
+def next_look(device: Device, now: int) -> int | None:
+    """Return when the sweeper is to look at the record, later than `now`; None: not before it is written again."""
+    moments = [retiring.since + SETTLE_MS for retiring in device.retiring]
+    if device.pending:
+        moments.append(abandoned_at(device.pending))
+    if device.readmit_until is not None:
+        moments.append(device.readmit_until)
+    if device.active:
+        moments += _next_count(device, device.active, now)
+    if not moments:
+        return None
+    earliest = min(moments)
+    return earliest if earliest > now else now + SETTLE_MS
+
+
+def _next_count(device: Device, active: Certificate, now: int) -> list[int]:
+    overdue = overdue_at(active)
+    if now < overdue:
+        return [overdue]
+    # A device that writes to the record meanwhile, by a check-in, does not put off what is due already.
+    planned = device.look_at if device.look_at is not None and device.look_at > now else now + DAY_MS
+    return [min(planned, now + DAY_MS, active.not_after)] if now < active.not_after else []
+
+
+def abandoned_at(pending: Certificate) -> int:
+    """Return when a pending certificate is no longer waited for."""
+    return pending.issued_at + min(DAY_MS, (pending.not_after - pending.issued_at) // 2)
+
+
+def overdue_at(active: Certificate) -> int:
+    """Return when a device should have renewed long ago."""
+    return active.not_after - (active.not_after - active.issued_at) // 6
+
+
+def decide_sweep(device: Device, now: int) -> Save | Keep:
+    """Judge a record whose time has come; one thing at a time, for it is looked at again while there is more."""
+    if device.pending and now >= abandoned_at(device.pending) and _dispensable(device, device.pending, now):
+        return _abandoned(device, device.pending, now)
+    if device.readmit_until is not None and now >= device.readmit_until:
+        return _readmission_over(device, now)
+    return Keep("nothing to decide")
+
+
+def late(device: Device, now: int) -> Literal["Expiring", "Expired"] | None:
+    """Say how a device that has not renewed is to be counted."""
+    if device.active is None or now < overdue_at(device.active):
+        return None
+    return "Expiring" if now < device.active.not_after else "Expired"
+
+
+def _dispensable(device: Device, pending: Certificate, now: int) -> bool:
+    """Whether a device without its pending certificate still has one to ask with, and a day to do so."""
+    present = device.present_not_after
+    return now >= pending.not_after or (present is not None and now + DAY_MS < present)
+
+
+def _abandoned(device: Device, pending: Certificate, now: int) -> Save:
+    state = State.ROTATION_COMPLETE if device.active else State.THING_CREATED
+    rest = replace(device, state=state, pending=None, retiring=to_retire(device, pending.certificate_id, now))
+    return Save(rest, Entry("abandoned", "the device never used it; its previous one stays", pending.certificate_id))
+
+
+def _readmission_over(device: Device, now: int) -> Save:
+    """End a readmission: a device that was revoked before is so again; a vendor certificate not in force is retired."""
+    back = State.REVOKED if device.state is State.ALLOWED else device.state
+    vendor = device.vendor_certificate_id
+    unneeded = vendor if back is State.REVOKED or device.active else None
+    ended = replace(device, state=back, readmit_until=None, retiring=to_retire(device, unneeded, now))
+    return Save(ended, Entry("readmission-over", "its time has passed; the device has not used it"))
