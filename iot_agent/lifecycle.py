@@ -18,7 +18,9 @@ Rules
   4. A certificate that is not fit is never stored; its key is dropped with it, because the cloud would answer that key
      with that same certificate for ever. So is a pending key that cannot be used.
   5. Failures back off; the count is in the record. Housekeeping (retire, check-in) never delays a rotation.
-  6. The renewal instant is drawn once, when the certificate arrives. The cloud's advice, and an operator's request, can
+  6. An identity that the cloud keeps refusing is renewed, whatever its dates say; and every other time the request goes
+     over the bootstrap identity, because that is how an operator readmits a device that has expired or was restored.
+  7. The renewal instant is drawn once, when the certificate arrives. The cloud's advice, and an operator's request, can
      bring it forward, never put it off.
 
 Times are seconds since the epoch.
@@ -54,6 +56,7 @@ from iot_agent.schedule import Policy, backoff, renewal_instant
 HISTORY_LENGTH = 40
 SAYS_NOTHING = frozenset({"unreachable", "untrusted-server", "cloud-error"})  # about the certificate being proven
 HOUSEKEEPING = frozenset({Kind.RETIRE, Kind.CHECK_IN})
+REFUSED_FOR_GOOD = 5  # check-ins refused in a row: a policy that has not settled takes fewer
 
 
 TRANSITIONS = {
@@ -96,6 +99,14 @@ def renewal_due(record: Record) -> int:
     return due
 
 
+def asks_with_bootstrap(record: Record) -> bool:
+    """Say whether the next request goes over the bootstrap identity (rule 6)."""
+    failure = record.failure
+    if record.active is None or failure is None:
+        return record.active is None
+    return failure.step is Kind.REQUEST and failure.code == "refused" and record.attempt % 2 == 1
+
+
 def _introduce(record: Record, now: float) -> Step | None:
     if record.state is not State.UNPROVISIONED:
         return None
@@ -127,9 +138,16 @@ def _first_key(record: Record, now: float) -> Step | None:
 
 
 def _renew(record: Record, now: float) -> Step | None:
-    if now < renewal_due(record):
+    if now < renewal_due(record) and not _refused_for_good(record):
         return None
     return Step(Kind.GENERATE, now, _why_renew(record, now))
+
+
+def _refused_for_good(record: Record) -> bool:
+    failure = record.failure
+    if failure is None or record.attempt < REFUSED_FOR_GOOD:
+        return False
+    return failure.step is Kind.CHECK_IN and failure.code == "refused"
 
 
 def _retire(record: Record, now: float) -> Step | None:
@@ -155,6 +173,8 @@ def _why_renew(record: Record, now: float) -> str:
         return "renewing: the cloud advised it"
     if record.active is not None and record.active.certificate.not_after <= now:
         return "renewing: the certificate has expired by this clock; if it is refused, an operator must readmit it"
+    if _refused_for_good(record):
+        return "renewing: the cloud keeps refusing the certificate; if this is refused too, an operator must readmit it"
     return "renewing: the certificate's renewal instant has come"
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from iot_agent import messages
 from iot_agent.errors import AgentError, Fatal, Retryable
+from iot_agent.lifecycle import asks_with_bootstrap
 from iot_agent.messages import ACK, CHECK_IN, CREATE, ErrorResponse, Malformed, Topics
 from iot_agent.ports import Cloud, Credentials, Examiner, Identities, KeyStore, Session
 from iot_agent.record import (
@@ -79,10 +80,11 @@ def generate(record: Record, _now: float, world: World) -> Success:
 
 
 def request(record: Record, now: float, world: World) -> Success:
-    """Send the CSR over the identity in force; store the certificate only if it is fit."""
+    """Send the CSR over an identity that may ask; store the certificate only if it is fit."""
     pending = _pending(record)
     message = messages.CreateRequest(world.identities.csr(pending.label), pending.request_id)
-    with world.cloud.session(_in_force(record, world)) as session:
+    asking = world.bootstrap if asks_with_bootstrap(record) else _in_force(record, world)
+    with world.cloud.session(asking) as session:
         session.subscribe([world.topics.response(CREATE)])
         reply = _exchange(session, world.topics, CREATE, message, messages.parse_create_response)
     certificate = world.examine(reply.pem, reply.chain, world.keys.public_key(pending.label))
@@ -176,7 +178,7 @@ def _exchange(
 
 def _in_force(record: Record, world: World) -> Credentials:
     if record.active is None:
-        return world.bootstrap
+        raise RuntimeError("there is no identity in force yet")
     return world.keys.credentials(record.active.label, world.identities.certificate(record.active.label))
 
 

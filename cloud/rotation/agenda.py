@@ -43,9 +43,14 @@ def _next_count(device: Device, active: Certificate, now: int) -> list[int]:
     overdue = overdue_at(active)
     if now < overdue:
         return [overdue]
-    # A device that writes to the record meanwhile, by a check-in, does not put off what is due already.
-    planned = device.look_at if device.look_at is not None and device.look_at > now else now + DAY_MS
+    # A write on a device's own message, a check-in, does not put off the look that is planned, or due.
+    planned = now + DAY_MS if device.look_at is None else device.look_at
     return [min(planned, now + DAY_MS, active.not_after)] if now < active.not_after else []
+
+
+def looked_at(device: Device) -> Device:
+    """Return the record for the sweeper to write: its next look is planned afresh."""
+    return replace(device, look_at=None)
 
 
 def abandoned_at(pending: Certificate) -> int:

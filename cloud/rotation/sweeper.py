@@ -52,11 +52,11 @@ def _look(world: World, serial: str) -> None:
         return
     decision = agenda.decide_sweep(device, now)
     if isinstance(decision, Save):
-        world.devices.save(decision.device, now, decision.entry)
+        world.devices.save(agenda.looked_at(decision.device), now, decision.entry)
         if decision.entry and decision.entry.event == "abandoned":
             telemetry.count("Abandoned", world.stack, serial=serial, certificate=decision.entry.certificate_id)
     else:
-        world.devices.save(device, now)
+        world.devices.save(agenda.looked_at(device), now)
     if counted := agenda.late(device, now):
         telemetry.count(counted, world.stack, serial=serial)
     steps.finish(world, serial)

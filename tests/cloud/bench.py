@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -54,14 +55,18 @@ class Bench:
         self.now = now
         self.slept: list[float] = []
         self.proven: set[str] = set()
+        self.pems: list[str] = []
         self.on_sleep: Callable[[], object] = lambda: None
 
     # --- the world around the Lambda ---
 
     def connect_vendor(self, *common_names: str) -> str:
         """Do what AWS IoT does at the first connection of a vendor certificate; return the certificate's id."""
+        return self._connect(pki.authority("vendor CA").sign_vendor(list(common_names)))
+
+    def _connect(self, pem: str) -> str:
         ca = pki.authority("vendor CA")
-        pem = ca.sign_vendor(list(common_names))
+        self.pems.append(pem)
         answer = self.iot.register_certificate(certificatePem=pem, caCertificatePem=ca.pem, status="PENDING_ACTIVATION")
         return answer["certificateId"]
 
@@ -77,6 +82,14 @@ class Bench:
         """Bring a device as far as its first accepted connection; return its vendor certificate's id."""
         certificate_id = self.connect_vendor(serial)
         self.provision(certificate_id, serial)
+        return certificate_id
+
+    def vendor_again(self, certificate_id: str, serial: str = "SN-1") -> str:
+        """Have a vendor certificate that was deleted connect once more, as the same certificate."""
+        pem = next(pem for pem in self.pems if pki.certificate_id(pem) == certificate_id)
+        assert self._connect(pem) == certificate_id
+        self.provision(certificate_id, serial)
+        self.deliver(self.registered_event(certificate_id))
         return certificate_id
 
     def sleep(self, seconds: float) -> None:
@@ -279,6 +292,12 @@ def create_tables(resource: DynamoDBServiceResource) -> tuple[Table, Table]:
     return table, history
 
 
+@cache
+def made_once(kind: str, service: str) -> Any:  # noqa: ANN401 - one of boto3's many
+    """Return a client or resource, the same for every cloud: to make them takes most of the time of a cloud."""
+    return getattr(boto3.Session(), kind)(service)
+
+
 def name_the_ca(patch: pytest.MonkeyPatch) -> None:
     """Have moto say in a description which CA a certificate is of, as AWS does."""
     honest = FakeCertificate.to_description_dict
@@ -294,6 +313,8 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """Set a cloud up, with SN-1 on the allow-list."""
     with mock_aws(config={"iot": {"use_valid_cert": True}}), monkeypatch.context() as patch:
         name_the_ca(patch)
+        patch.setattr(boto3, "client", lambda service, **_: made_once("client", service))
+        patch.setattr(boto3, "resource", lambda service, **_: made_once("resource", service))
         iot, resource = boto3.client("iot"), boto3.resource("dynamodb")
         table, history = create_tables(resource)
         for policy in ("bootstrap", "device", "application"):

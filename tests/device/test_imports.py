@@ -34,7 +34,7 @@ ADAPTERS = {
     "certificates": {"errors", "record"},
 }
 USERS = {
-    "steps": {"errors", "messages", "ports", "record", "schedule"},
+    "steps": {"errors", "lifecycle", "messages", "ports", "record", "schedule"},
     "daemon": {"codec", "lifecycle", "ports", "record", "settings", "status", "render"},
     "agentctl": {"cli", "control", "offline", "render"},
     "offline": {"codec", "durable", "status"},

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from cloud.fleet import acts
 from cloud.rotation.agenda import next_look
 from cloud.rotation.devices import ConflictError
 from cloud.rotation.handler import FrontDesk
@@ -24,6 +25,7 @@ from cloud.rotation.issuer import Issuer
 from cloud.rotation.record import Device, Entry, State
 from cloud.rotation.registry import Registered
 from cloud.rotation.steps import World
+from cloud.rotation.sweeper import sweep
 from iot_agent.errors import Retryable
 from iot_agent.ports import Credentials, Session
 from tests.simulator.authority import Authority
@@ -128,6 +130,15 @@ class SimulatedCloud:
     def allow(self, serial: str) -> None:
         self.table.items[serial] = Device(serial, State.ALLOWED, 0)
 
+    def readmit(self, serial: str, duration_s: float) -> None:
+        """Do what the operator's command does."""
+        office = acts.Office(self.table, self.register, lambda: int(self.now() * 1000))  # type: ignore[arg-type]  # in memory
+        acts.readmit(office, serial, int(duration_s * 1000))
+
+    def sweep(self) -> None:
+        """Do what the schedule does."""
+        sweep(self.desk.world, lambda: 60_000)
+
     def accepts(self, certificate_id: str) -> bool:
         """Whether a connection with this certificate can be of use, now or after just-in-time provisioning."""
         entry = self.register.entries.get(certificate_id)
@@ -143,7 +154,7 @@ class SimulatedCloud:
         entry = self.register.entries.get(principal)
         if entry is None:
             self._just_in_time(certificate, principal, pem)
-        if entry is None or entry.status != "ACTIVE":
+        if entry is None or entry.status != "ACTIVE" or certificate.not_valid_after_utc.timestamp() < self.now():
             raise Retryable("refused", "the cloud closed the connection")
         return principal
 

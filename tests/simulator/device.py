@@ -45,7 +45,7 @@ class SimulatedDevice:
     """One device with its disk. `life` runs it as the daemon would, from boot, until told enough."""
 
     def __init__(self, disk: Path) -> None:
-        self.disk, self.time = disk, Time()
+        self.disk, self.time, self.policy = disk, Time(), POLICY
         self.cloud = SimulatedCloud(self.time, LIFETIME)
         self.cloud.allow(SERIAL)
         self.fuse, self.faults = Fuse(), Faults()
