@@ -101,8 +101,17 @@ class Registry:
         found = self.describe(certificate_id)
         if found is None:
             return None
+        try:
+            self._take_out_of_service(found)
+        except self._iot.exceptions.ResourceNotFoundException:
+            if self.describe(certificate_id) is not None:
+                raise
+            return None  # deleted meanwhile, by another run that retires it
+        return found
+
+    def _take_out_of_service(self, found: Registered) -> None:
         if found.status not in ("INACTIVE", "REVOKED"):
-            self._iot.update_certificate(certificateId=certificate_id, newStatus="INACTIVE")
+            self._iot.update_certificate(certificateId=found.certificate_id, newStatus="INACTIVE")
         # Listed to the end before the first is detached, or the pages would shift under the listing.
         attached = list(self._iot.get_paginator("list_attached_policies").paginate(target=found.arn))
         for policy in chain.from_iterable(page["policies"] for page in attached):
@@ -110,7 +119,6 @@ class Registry:
         owned = list(self._iot.get_paginator("list_principal_things").paginate(principal=found.arn))
         for thing in chain.from_iterable(page["things"] for page in owned):
             self._tolerate(partial(self._iot.detach_thing_principal, thingName=thing, principal=found.arn))
-        return found
 
     def delete(self, certificate_id: str) -> None:
         """Delete a certificate that is out of service; DeleteConflictException if it stays attached for seconds."""

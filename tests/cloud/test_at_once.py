@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from cloud.rotation.agenda import DAY_MS
+from cloud.rotation.record import State
 from tests.cloud.bench import Bench, request
-from tests.cloud.stories import Event, ack, meet_at_each, pending
+from tests.cloud.stories import SWEEP, Event, ack, meet_at_each, pending
 
 
 def two_creates(bench: Bench, keys: tuple[int, int]) -> tuple[Event, Event]:
@@ -45,3 +47,22 @@ def test_an_acknowledgement_and_a_request_for_another_key_do_not_both_succeed(aw
         return ack(bench, pending(bench), pending(bench)), other
 
     assert meet_at_each(aws, scene, one_of_them) > 20
+
+
+def late_proof(bench: Bench) -> tuple[Event, Event]:
+    """Let a device acknowledge at the very moment when the sweeper gives its certificate up."""
+    create, _ = two_creates(bench, (1, 1))
+    bench.deliver(create)
+    bench.now += DAY_MS
+    return ack(bench, pending(bench), pending(bench)), SWEEP
+
+
+def all_or_nothing(bench: Bench, answers: list[Any]) -> None:
+    device = bench.device()
+    state = State.THING_CREATED if "error" in answers[0] else State.ROTATION_COMPLETE
+    assert (device.state, device.pending) == (state, None)
+    assert list(bench.issued().values()) == (["ACTIVE"] if device.active else [])
+
+
+def test_a_certificate_is_proven_or_given_up_but_not_both(aws: pytest.MonkeyPatch) -> None:
+    assert meet_at_each(aws, late_proof, all_or_nothing) > 20

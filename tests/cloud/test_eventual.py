@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -22,7 +22,8 @@ def not_yet(bench: Bench, operation: str, error: str, times: int) -> Callable[[i
     def hook(_number: int, called: str) -> None:
         if called == operation and left[0]:
             left[0] -= 1
-            raise bench.iot.exceptions.from_code(error)({"Error": {"Code": error, "Message": "not yet"}}, operation)
+            raised: Any = bench.iot.exceptions.from_code(error)
+            raise raised({"Error": {"Code": error, "Message": "not yet"}}, operation)
 
     return hook
 

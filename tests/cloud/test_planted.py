@@ -12,7 +12,7 @@ from cloud.rotation.lifecycle import Keep, Refuse, Save
 from cloud.rotation.record import Certificate, Device, Entry, Retiring
 from cloud.rotation.registry import Registry
 from tests.cloud.stories import FAULTS, live_with_each, meet_at_each
-from tests.cloud.test_at_once import one_for_both, two_creates
+from tests.cloud.test_at_once import all_or_nothing, late_proof, one_for_both, two_creates
 
 Patch = pytest.MonkeyPatch
 
@@ -137,3 +137,9 @@ def test_turns_at_each_call_show_the_bug(plant: Callable[[Patch], None], aws: Pa
     plant(aws)
     with pytest.raises(AssertionError):
         meet_at_each(aws, lambda bench: two_creates(bench, (1, 1)), one_for_both)
+
+
+def test_turns_at_each_call_of_the_sweeper_show_the_bug(aws: Patch) -> None:
+    writes_over_others(aws)
+    with pytest.raises(AssertionError):
+        meet_at_each(aws, late_proof, all_or_nothing)
