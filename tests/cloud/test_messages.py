@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.rotation import messages
+from cloud.rotation import csr, messages
 from cloud.rotation.lifecycle import Event
 from cloud.rotation.messages import Address, MalformedError
 from cloud.rotation.record import Renewal
@@ -80,6 +80,26 @@ def test_reads_and_writes_the_pinned_topics(name: str) -> None:
     assert address.serial == "SN-0001"
     if topic.endswith("/rspn"):
         assert address.reply_to == topic
+
+
+@pytest.mark.parametrize("name", [*READS, *SENDS])
+def test_the_samples_topics_have_a_slash_before_them(name: str) -> None:
+    topic = "/" + contract(name)["topic"]
+    address = messages.parse_address("/cert-rotation", topic.replace("/rspn", "/rqst"))
+    assert address.serial == "SN-0001"
+    assert address.reply_to == topic.replace("/rqst", "/rspn")
+
+
+def test_the_samples_request_is_fit_to_be_signed() -> None:
+    (case,) = (case for case in contract("create-request")["accepts"] if "openssl" in case["name"])
+    assert csr.check(messages.parse_create(raw(case)).csr, "SN-0001").key.key_size == 2048
+
+
+@pytest.mark.parametrize("name", ["create-response", "ack-response"])
+def test_what_the_sample_reads_is_in_every_answer(name: str) -> None:
+    (pinned,) = (case["payload"] for case in contract(name)["accepts"] if "required fields only" in case["name"])
+    for case in contract(name)["sends"]:
+        assert pinned.keys() <= case["payload"].keys()
 
 
 def sized(name: str, field: str, size: int) -> bytes:

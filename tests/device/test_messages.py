@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from iot_agent import messages
+from iot_agent import certificates, messages
 from iot_agent.messages import Malformed, Topics
 
 CONTRACT = Path(__file__).parent.parent / "contract"
@@ -94,4 +96,34 @@ def test_topics_follow_the_contract() -> None:
     assert topics.request(messages.ACK) == load("ack-request")["topic"]
     assert topics.response(messages.ACK) == load("ack-response")["topic"]
     assert topics.request(messages.CHECK_IN) == load("check-in-request")["topic"]
-    assert Topics("/cert-rotation", "A").request(messages.CREATE) == "/cert-rotation/create-man-cert/A/rqst"
+
+
+def test_the_samples_topics_have_a_slash_before_them() -> None:
+    topics = Topics("/cert-rotation", "SN-0001")
+    assert topics.request(messages.CREATE) == "/" + load("create-request")["topic"]
+    assert topics.response(messages.CREATE) == "/" + load("create-response")["topic"]
+    assert topics.request(messages.ACK) == "/" + load("ack-request")["topic"]
+    assert topics.response(messages.ACK) == "/" + load("ack-response")["topic"]
+
+
+def accepted(name: str, what: str) -> dict[str, Any]:
+    (payload,) = (case["payload"] for case in load(name)["accepts"] if what in case["name"])
+    return dict(payload)
+
+
+@pytest.mark.parametrize("name", ["create-request", "ack-request"])
+def test_what_the_sample_reads_is_in_every_request(name: str) -> None:
+    for case in load(name)["sends"]:
+        assert accepted(name, "required fields only").keys() <= case["payload"].keys()
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")  # zero is against RFC 5280, and is what the sample gives
+def test_the_samples_certificate_is_fit_to_be_used() -> None:
+    asked = x509.load_pem_x509_csr(accepted("create-request", "openssl")["csr"].encode()).public_key()
+    der = asked.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    reply = PARSERS["create-response"](json.dumps(accepted("create-response", "for that request")).encode())
+    certificate = x509.load_pem_x509_certificate(reply.pem.encode())
+    assert (certificate.version, certificate.serial_number) == (x509.Version.v1, 0)
+    now = certificate.not_valid_before_utc.timestamp()
+    found = certificates.check_fit(reply.pem, reply.chain, certificates.Expectation(der, "SN-0001", None, now))
+    assert found.certificate_id == reply.cert_id
