@@ -23,16 +23,16 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null || true)))
 
-.PHONY: help env lock lint test demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev)
+.PHONY: help env lock lint test demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- environments -----------------------------------------------------------------------------------------------------
 
-env: env-agent env-local env-sam env-cloud env-dev ## make every environment under build/env (about a minute)
+env: env-agent env-local env-sam env-cloud env-dev env-checkov ## make every environment under build/env (about a minute)
 
-env-uv env-agent env-local env-sam env-cloud env-dev: env-%: $(ENV)/%/.made
+env-uv env-agent env-local env-sam env-cloud env-dev env-checkov: env-%: $(ENV)/%/.made
 
 # uv comes from pip, which comes with Python; from here on uv installs everything else.
 $(ENV)/uv/.made: $(LOCKS)/uv.txt
@@ -62,7 +62,7 @@ $(ENV)/agent/.made: $(LOCKS)/agent.txt $(LOCKS)/build.txt setup.cfg $(ENV)/uv/.m
 	@touch $@
 
 lock: $(ENV)/uv/.made ## pin the newest versions of everything again
-	@for name in uv build agent local cloud sam dev; do \
+	@for name in uv build agent local cloud sam dev checkov; do \
 		echo "locking $$name …" >&2; \
 		$(UV) pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 			--output-file $(LOCKS)/$$name.txt $(LOCKS)/$$name.in; \
@@ -72,12 +72,13 @@ lock: $(ENV)/uv/.made ## pin the newest versions of everything again
 
 SCRIPTS = $(shell git ls-files --cached --others --exclude-standard | xargs awk 'FNR == 1 && /^\#!.*[\/ ](ba|da)?sh( |$$)/ {print FILENAME}')
 
-lint: env-dev env-sam ## every check that runs nothing: style, types, template, shell
+lint: env-dev env-sam env-checkov ## every check that runs nothing: style, types, template, shell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict iot_agent cloud tests
 	$(BIN)/cfn-lint cloud/template.yaml
 	AWS_DEFAULT_REGION=eu-west-1 $(ENV)/sam/bin/sam validate --lint --template cloud/template.yaml
+	$(ENV)/checkov/bin/checkov --file cloud/template.yaml --framework cloudformation --skip-download --compact --quiet
 	$(BIN)/shellcheck $(SCRIPTS)
 
 test: env ## the whole test suite
