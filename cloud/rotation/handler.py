@@ -150,11 +150,12 @@ def _parse(event: Event, data: bytes) -> Request:
 def front_desk() -> FrontDesk:
     """Wire everything, once per warm function: the one place that knows environment and clock."""
     settings = Settings.read(os.environ)
-    key = issuer.connect(settings.manufacturer_key_parameter)
+    ca_pem = settings.manufacturer_ca_pem
+    key = issuer.connect(ca_pem, settings.manufacturer_key_parameter, settings.manufacturer_key_arn)
     world = steps.World(
         devices=devices.connect(settings.table, settings.history_table),
         registry=registry.connect(),
-        issuer=issuer.Issuer(settings.manufacturer_ca_pem, key, settings.certificate_lifetime),
+        issuer=issuer.Issuer(ca_pem, key, settings.certificate_lifetime),
         clock=lambda: time.time_ns() // 1_000_000,
         policies=settings.policies,
         vendor_ca_id=settings.vendor_ca_id,

@@ -5,8 +5,8 @@
 - Never valid outside the validity of the CA itself.
 - A CA that is expired, or whose key does not belong to its certificate, signs nothing.
 
-A signing key is anything `cryptography` accepts as one, so a key that never leaves its vault needs only a source of its
-own: an object whose `sign` asks the vault.
+A signing key is anything `cryptography` takes for one: the key itself, from an SSM SecureString, or an object that asks
+KMS, where the key stays. The certificate is built in the same way with both.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cloud.rotation import csr
+from cloud.rotation import csr, kms
 from cloud.rotation.record import Certificate
 from cloud.rotation.settings import TIMEOUTS
 
 if TYPE_CHECKING:
+    from mypy_boto3_kms import KMSClient
     from mypy_boto3_ssm import SSMClient
 
 SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -69,9 +70,23 @@ class SsmKey:
         return self._key
 
 
-def connect(parameter: str) -> SsmKey:
-    """Return the source of the key in the SSM parameter of that name."""
-    return SsmKey(boto3.client("ssm", config=Config(**TIMEOUTS)), parameter)
+class KmsKey:
+    """The key, in KMS under `key_arn`; its public half is that of the CA certificate."""
+
+    def __init__(self, client: KMSClient, key_arn: str, ca_pem: str) -> None:
+        self._key = kms.private_key(client, key_arn, x509.load_pem_x509_certificate(ca_pem.encode()).public_key())
+
+    def key(self) -> SigningKey:
+        """Return the key, which asks KMS for each signature and can do nothing else."""
+        return self._key
+
+
+def connect(ca_pem: str, parameter: str, key_arn: str) -> SsmKey | KmsKey:
+    """Return the source of the CA's key: KMS if there is an ARN, else the SSM parameter of that name."""
+    config = Config(**TIMEOUTS)
+    if key_arn:
+        return KmsKey(boto3.client("kms", config=config), key_arn, ca_pem)
+    return SsmKey(boto3.client("ssm", config=config), parameter)
 
 
 class Issuer:

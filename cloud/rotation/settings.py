@@ -33,6 +33,7 @@ class Settings:
     vendor_ca_id: str
     manufacturer_ca_pem: str
     manufacturer_key_parameter: str
+    manufacturer_key_arn: str
     certificate_lifetime: timedelta
 
     @classmethod
@@ -48,5 +49,6 @@ class Settings:
             vendor_ca_id=environ["VENDOR_CA_ID"],
             manufacturer_ca_pem=environ["MANUFACTURER_CA_CERTIFICATE"],
             manufacturer_key_parameter=environ["MANUFACTURER_KEY_PARAMETER"],
+            manufacturer_key_arn=environ["MANUFACTURER_KEY_ARN"],
             certificate_lifetime=timedelta(seconds=int(environ["CERTIFICATE_LIFETIME_SECONDS"])),
         )

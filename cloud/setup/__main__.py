@@ -16,7 +16,7 @@ from cloud.fleet.acts import Office, allow
 from cloud.rotation.devices import Devices
 from cloud.rotation.lifecycle import Save
 from cloud.rotation.registry import Registry
-from cloud.setup import arguments, bundle, files, keeper, session, stack
+from cloud.setup import arguments, bundle, custody, files, keeper, session, stack
 from cloud.setup.errors import SetupError
 from cloud.setup.teardown import Teardown
 
@@ -58,8 +58,11 @@ def deploy(options: argparse.Namespace) -> None:
     say(f"deploying {options.stack} to {here.place}")
 
     parameters = keeper.Parameters(here.session.client("ssm", config=here.config))
-    _, new = keeper.manufacturer_ca(parameters, options.stack)
-    say(f"manufacturer CA: {'made' if new else 'there already'}; its key is in SSM only")
+    names = keeper.Names(options.stack)
+    in_kms = custody.in_kms(here, names, custody.spec_of(options.ca_key))
+    kept = custody.choose(options.ca_key, custody.InSsm(parameters, names), in_kms)
+    _, new = keeper.manufacturer_ca(parameters, options.stack, kept)
+    say(f"manufacturer CA: {'made' if new else 'there already'}; its key is {kept.place} and nowhere else")
     keys = keeper.VendorKeys(state)
     _, new = keeper.vendor_ca(parameters, options.stack, keys)
     where = str(keys.key) if keys.key.exists() else "on another machine"
@@ -73,7 +76,7 @@ def deploy(options: argparse.Namespace) -> None:
     build = stack.build(target, log)
     deployed = stack.Stack(here, options.stack)
     say(f"deploying the stack{'' if here.local else ' (two to three minutes the first time)'}; details in {log} …")
-    deployed.deploy(build, _parameters(options, target), log)
+    deployed.deploy(build, _parameters(options, target) | kept.parameters(), log)
     say("deployed:")
     for name, value in sorted(deployed.outputs().items()):
         print(f"  {name:26} {value}")
@@ -156,12 +159,12 @@ def _parameters(options: argparse.Namespace, target: dict[str, str]) -> dict[str
     given = {
         "VendorCaCertificate": names.vendor_certificate,
         "ManufacturerCaCertificate": names.manufacturer_certificate,
-        "ManufacturerKeyParameter": names.manufacturer_key,
         "LambdaRuntime": f"python{target['LAMBDA_PYTHON_VERSION']}",
         "LambdaArchitecture": "arm64" if target["LAMBDA_PLATFORM"].startswith("aarch64") else "x86_64",
         "CertificateLifetimeSeconds": options.lifetime,
         "TopicPrefix": options.topic_prefix,
         "ApplicationPolicyName": options.application_policy,
+        "AlarmEmail": options.alarm_email,
     }
     return {name: str(value) for name, value in given.items() if value is not None}
 

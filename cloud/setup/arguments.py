@@ -6,6 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
+from cloud.setup.custody import CHOICES
+
 UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 SHORTEST_LIFETIME_S = 10
 SERIAL = re.compile(r"[a-zA-Z0-9:_-]{1,64}")  # a thing's name, short enough for an X.509 common name
@@ -25,7 +27,8 @@ Every command can be interrupted and run again; `COMMAND --help` says more."""
 DEPLOY = """\
 Creates what is missing and updates the rest:
   - the vendor CA, which signs the certificate a device is delivered with. Its key stays on this machine (--state).
-  - the manufacturer CA, which signs the certificates a device uses. Its key is kept in SSM (SecureString) only.
+  - the manufacturer CA, which signs the certificates a device uses. Its key is kept in SSM only, a
+    SecureString; with --ca-key kms it is made in KMS and never leaves it.
   - the stack, with `sam build` and `sam deploy`: the Lambda, its rules, the table of devices, policies, alarms.
 Run it again at any time, for instance with another --lifetime; options left out keep their deployed value."""
 
@@ -56,6 +59,14 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         metavar="TIME",
         help="of a device certificate, as 90d, 12h, 30m or 20s (at first: 90d)",
     )
+    deploy.add_argument(
+        "--ca-key",
+        choices=CHOICES,
+        metavar="WHERE",
+        help="where the manufacturer CA's key is kept: ssm, or kms (the same as kms:ECC_NIST_P256), kms:RSA_2048, "
+        "kms:RSA_3072; cannot be changed later (at first: ssm)",
+    )
+    deploy.add_argument("--alarm-email", metavar="ADDRESS", help="who is told of alarms (at first: nobody)")
     deploy.add_argument(
         "--topic-prefix", type=topic_prefix, metavar="PREFIX", help="of all MQTT topics (at first: cert-rotation)"
     )

@@ -1,6 +1,6 @@
 """X.509: the two CAs and the certificate that a device is delivered with (RFC 5280). No files, no network.
 
-- Keys are P-256.
+- Keys made here are P-256; a CA's may also be RSA, and may be one that can only sign, in KMS.
 - A CA says what it is: CA:TRUE with path length 0, keyCertSign and cRLSign, both critical, with key identifiers; newer
   Pythons refuse a CA that says less.
 - A device certificate is CA:FALSE, digitalSignature, clientAuth; its subject is the serial and nothing else,
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -28,8 +28,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cloud.setup.errors import SetupError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 CA_LIFETIME: Final = timedelta(days=3652)
 PEM: Final = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -42,9 +46,19 @@ def new_key() -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def ca_certificate(key_pem: str, name: str, now: datetime) -> str:
+def load(pem: str, whose: str) -> PrivateKey:
+    """Return the private key in a PEM; SetupError, saying whose it is, if it is none that can sign for a CA here."""
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError) as error:
+        raise SetupError(f"{whose} is not an unencrypted PEM private key", "restore it from your copy") from error
+    if not isinstance(key, PrivateKey):
+        raise SetupError(f"{whose} is neither an EC nor an RSA key", "use a key that AWS IoT accepts for a CA")
+    return key
+
+
+def ca_certificate(key: PrivateKey, name: str, now: datetime) -> str:
     """Return a self-signed CA certificate for the key. `name` becomes unique by a part of the key's identifier."""
-    key = _key(key_pem)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     subject = _name(f"{name[:48]} {identifier.digest.hex()[:8]}")
     builder = (
@@ -59,37 +73,38 @@ def ca_certificate(key_pem: str, name: str, now: datetime) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Signer:
-    """A CA to sign with: its certificate and key, PEM."""
+    """A CA to sign with: its certificate, PEM, and its key."""
 
     certificate: str
-    key: str
+    key: PrivateKey
 
 
 def device_certificate(key_pem: str, serial: str, signer: Signer, lifetime: timedelta, now: datetime) -> str:
     """Return the certificate of a device's key for `serial`, signed by the CA and not outliving it."""
     ca = x509.load_pem_x509_certificate(signer.certificate.encode())
+    key = load(key_pem, f"the key of {serial}")
     issuer = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
-        _certificate(_key(key_pem), _name(serial), now, min(now + lifetime, ca.not_valid_after_utc))
+        _certificate(key, _name(serial), now, min(now + lifetime, ca.not_valid_after_utc))
         .issuer_name(ca.subject)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(ca=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
     )
-    return builder.sign(_key(signer.key), hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+    return builder.sign(signer.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
-def is_pair(certificate_pem: str, key_pem: str) -> bool:
+def is_pair(certificate_pem: str, key: PrivateKey) -> bool:
     """Whether the certificate is that of the private key."""
-    return x509.load_pem_x509_certificate(certificate_pem.encode()).public_key() == _key(key_pem).public_key()
+    return x509.load_pem_x509_certificate(certificate_pem.encode()).public_key() == key.public_key()
 
 
 def is_current(chain_pem: str, key_pem: str, serial: str, ca_pem: str, now: datetime) -> bool:
     """Whether a bundle's certificate chain is still the one to deliver: of this key, serial and CA, and not expired."""
     leaf, *rest = x509.load_pem_x509_certificates(chain_pem.encode())
     return (
-        leaf.public_key() == _key(key_pem).public_key()
+        leaf.public_key() == load(key_pem, f"the key of {serial}").public_key()
         and leaf.subject == _name(serial)
         and rest == [x509.load_pem_x509_certificate(ca_pem.encode())]
         and leaf.issuer == rest[0].subject
@@ -125,20 +140,11 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def _key(pem: str) -> ec.EllipticCurvePrivateKey:
-    key = load_pem_private_key(pem.encode(), password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError("not an elliptic curve key")
-    return key
-
-
 def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _certificate(
-    key: ec.EllipticCurvePrivateKey, subject: x509.Name, now: datetime, not_after: datetime
-) -> x509.CertificateBuilder:
+def _certificate(key: PrivateKey, subject: x509.Name, now: datetime, not_after: datetime) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .serial_number(x509.random_serial_number())

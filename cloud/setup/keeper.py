@@ -4,7 +4,8 @@ Rule: the key is stored first, and a certificate is only ever made from a stored
 nothing, a key alone (the next run makes its certificate) or a pair. A certificate without its key, or a pair that does
 not match, is somebody's mistake: it is reported, and nothing is overwritten.
 
-- manufacturer CA: key in an SSM SecureString (written by us straight from memory, never to a disk), certificate in SSM.
+- manufacturer CA: key in an SSM SecureString, written straight from memory, never to a disk, or in KMS (`custody`);
+  certificate in SSM.
 - vendor CA: key and certificate in --state, mode 0600 in a directory 0700; certificate in SSM too, for the stack.
 """
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mypy_boto3_ssm import SSMClient
+
+    from cloud.setup.custody import Custody
 
 START_AFRESH = "run `destroy` and `deploy` to start afresh"
 
@@ -44,6 +47,11 @@ class Names:
     def manufacturer_key(self) -> str:
         """Name of the manufacturer CA's key, a SecureString."""
         return f"/iot-agent/{self.stack}/manufacturer-ca-key"
+
+    @property
+    def kms_alias(self) -> str:
+        """Name of the manufacturer CA's key, if it is kept in KMS."""
+        return f"alias/iot-agent/{self.stack}/manufacturer-ca"
 
     def all(self) -> tuple[str, ...]:
         """All three, the key last."""
@@ -98,24 +106,29 @@ class VendorKeys:
         """Its certificate."""
         return self.state / "vendor-ca.pem"
 
+    def read(self) -> authority.PrivateKey | None:
+        """Return the key, None if it is not here; SetupError if it is not a key."""
+        pem = files.read(self.key)
+        return None if pem is None else authority.load(pem, str(self.key))
 
-def manufacturer_ca(parameters: Parameters, stack: str) -> tuple[str, bool]:
+
+def manufacturer_ca(parameters: Parameters, stack: str, custody: Custody) -> tuple[str, bool]:
     """Return the manufacturer CA's certificate, made if need be, and whether it is new. Raises SetupError."""
     names = Names(stack)
-    key, certificate = parameters.get(names.manufacturer_key), parameters.get(names.manufacturer_certificate)
+    key, certificate = custody.find(), parameters.get(names.manufacturer_certificate)
     new = certificate is None
     if certificate is None:
-        key = key or parameters.keep(names.manufacturer_key, authority.new_key(), secret=True)
+        key = key or custody.make()
         made = authority.ca_certificate(key, f"{stack} manufacturer CA", authority.now())
         certificate = parameters.keep(names.manufacturer_certificate, made)
     if key is None:
         raise SetupError(
-            f"the manufacturer CA's key is gone: there is no SSM parameter {names.manufacturer_key}",
+            f"the manufacturer CA's key is gone: there is no {custody.place}",
             f"restore it if you have it; if not, {START_AFRESH} (every device needs a new bundle)",
         )
     if not authority.is_pair(certificate, key):
         raise SetupError(
-            f"SSM parameters {names.manufacturer_key} and {names.manufacturer_certificate} do not belong together",
+            f"{custody.place} and SSM parameter {names.manufacturer_certificate} do not belong together",
             f"restore the one that was changed; if you cannot, {START_AFRESH}",
         )
     return certificate, new
@@ -127,13 +140,14 @@ def vendor_ca(parameters: Parameters, stack: str, keys: VendorKeys) -> tuple[str
     Another machine may deploy without having the vendor CA's key; only `device` needs it.
     """
     name = Names(stack).vendor_certificate
-    certificate, key = parameters.get(name), files.read(keys.key)
+    certificate, key = parameters.get(name), keys.read()
     new = certificate is None
     if certificate is None:
         files.private_directory(keys.state)
         if key is None:
-            key = authority.new_key()
-            files.write(keys.key, key, secret=True)
+            pem = authority.new_key()
+            files.write(keys.key, pem, secret=True)
+            key = authority.load(pem, str(keys.key))
         made = files.read(keys.certificate)
         if made is None or not authority.is_pair(made, key):
             made = authority.ca_certificate(key, f"{stack} vendor CA", authority.now())
@@ -154,7 +168,7 @@ def vendor_signer(parameters: Parameters, stack: str, keys: VendorKeys) -> autho
     if parameters.get(Names(stack).vendor_certificate) is None:
         raise SetupError(f"stack {stack} has no vendor CA yet", "run `deploy` first")
     certificate, _ = vendor_ca(parameters, stack, keys)
-    key = files.read(keys.key)
+    key = keys.read()
     if key is None:
         raise SetupError(
             f"the vendor CA's key is not on this machine: there is no {keys.key}",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.setup import authority
+from cloud.setup import authority, custody
 from cloud.setup.errors import SetupError
 from cloud.setup.keeper import Names, Parameters
 
@@ -34,6 +34,7 @@ class Teardown:
 
     def __init__(self, cloud: Cloud, stack: Stack, say: Callable[[str], None]) -> None:
         self.problems: list[str] = []
+        self._kms_key_removed = False
         self._cloud, self._stack, self._say = cloud, stack, say
         self._iot: IoTClient = cloud.session.client("iot", config=cloud.config)
         self._parameters = Parameters(cloud.session.client("ssm", config=cloud.config))
@@ -57,9 +58,10 @@ class Teardown:
         self._attempt("build artifacts in S3", self._remove_artifacts)
         if self.problems:
             return  # the next run needs the parameters, to find the CAs
+        if self._attempt(f"KMS key {names.kms_alias}", self._remove_kms_key) and self._kms_key_removed:
+            self._say(f"{names.kms_alias} is gone; KMS deletes its key in {custody.DELETION_DAYS} days")
         for name in names.all():
-            self._say(f"removing SSM parameter {name} …")
-            self._attempt(f"SSM parameter {name}", functools.partial(self._parameters.delete, name))
+            self._attempt(f"SSM parameter {name}", functools.partial(self._remove_parameter, name))
 
     def _attempt(self, what: str, remove: Callable[[], object]) -> bool:
         """Run one removal; a failure is noted and the rest goes on."""
@@ -114,6 +116,13 @@ class Teardown:
             self._iot.delete_ca_certificate(certificateId=authority_id)
         except self._iot.exceptions.ResourceNotFoundException:
             pass  # as it should be: the stack has removed it
+
+    def _remove_parameter(self, name: str) -> None:
+        if self._parameters.delete(name):
+            self._say(f"SSM parameter {name} is gone")
+
+    def _remove_kms_key(self) -> None:
+        self._kms_key_removed = custody.in_kms(self._cloud, Names(self._stack.name), custody.KEY_SPECS[0]).remove()
 
     def _remove_tables(self) -> None:
         """Remove the tables, which outlive their stack by the template's wish; by their names, as the stack is gone."""

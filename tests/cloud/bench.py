@@ -338,6 +338,7 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
             "VENDOR_CA_ID": ids[0],
             "MANUFACTURER_CA_CERTIFICATE": pki.authority("manufacturer CA").pem,
             "MANUFACTURER_KEY_PARAMETER": "/test/key",
+            "MANUFACTURER_KEY_ARN": "",
             "CERTIFICATE_LIFETIME_SECONDS": str(90 * 24 * 3600),
         }
         for name, value in environment.items():

@@ -155,7 +155,7 @@ def test_the_ssm_key_is_read_once_while_warm(aws_environment: None) -> None:  # 
     ca = pki.authority("manufacturer CA")
     ssm = boto3.client("ssm")
     ssm.put_parameter(Name="/k", Value=ca.key_pem, Type="SecureString")
-    source = issuer.connect("/k")
+    source = issuer.connect(pki.authority("manufacturer CA").pem, "/k", "")
     assert source.key().private_numbers() == ca.key.private_numbers()
     ssm.delete_parameter(Name="/k")
     assert source.key().private_numbers() == ca.key.private_numbers()
@@ -169,7 +169,7 @@ def test_a_parameter_without_a_key_is_told_without_telling_the_secret(
 ) -> None:
     boto3.client("ssm").put_parameter(Name="/k", Value=value, Type="SecureString")
     with pytest.raises(issuer.IssuerError, match="/k does not hold") as caught:
-        issuer.connect("/k").key()
+        issuer.connect(pki.authority("manufacturer CA").pem, "/k", "").key()
     assert caught.value.__suppress_context__
 
 
@@ -178,4 +178,4 @@ def test_a_key_that_cannot_sign_certificates_here_is_refused(aws_environment: No
     pem = pki.key("ed25519").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     boto3.client("ssm").put_parameter(Name="/k", Value=pem, Type="SecureString")
     with pytest.raises(issuer.IssuerError, match="neither RSA nor EC"):
-        issuer.connect("/k").key()
+        issuer.connect(pki.authority("manufacturer CA").pem, "/k", "").key()

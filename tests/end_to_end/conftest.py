@@ -25,18 +25,18 @@ paths: {state: state, run: run}
 class Stack:
     """A deployed stack, and eyes on it that are not the agent's."""
 
-    def __init__(self, cloud: LocalCloud, directory: Path) -> None:
+    def __init__(self, cloud: LocalCloud, directory: Path, *options: str) -> None:
         self.cloud, self.directory = cloud, directory
-        self.setup("deploy", "--lifetime", "1h")
-        session = boto3.Session("test", "test", region_name=cloud.description.region)
-        endpoint = cloud.description.endpoint_url
-        self.iot: Any = session.client("iot", endpoint_url=endpoint)
-        formation: Any = session.client("cloudformation", endpoint_url=endpoint)
-        outputs = formation.describe_stacks(StackName="iot-agent")["Stacks"][0]["Outputs"]
+        self.setup("deploy", "--lifetime", "1h", *options)
+        self.iot = self.client("iot")
+        outputs = self.client("cloudformation").describe_stacks(StackName="iot-agent")["Stacks"][0]["Outputs"]
         self.outputs = {output["OutputKey"]: output["OutputValue"] for output in outputs}
-        resource: Any = session.resource("dynamodb", endpoint_url=endpoint)
-        self.table = resource.Table(self.outputs["TableName"])
+        self.table = self.client("dynamodb", "resource").Table(self.outputs["TableName"])
         self._numbers = itertools.count(1)
+
+    def client(self, service: str, kind: str = "client") -> Any:  # noqa: ANN401 - one of boto3's many
+        session = boto3.Session("test", "test", region_name=self.cloud.description.region)
+        return getattr(session, kind)(service, endpoint_url=self.cloud.description.endpoint_url)
 
     def setup(self, *arguments: str) -> None:
         command = [str(ROOT / "cloud" / "setup.sh"), *arguments, "--local", str(self.cloud.directory)]

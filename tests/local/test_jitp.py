@@ -70,7 +70,7 @@ def a_device(stage: Stage, iot: IoTClient, directory: Path, parameters: list[str
         templateBody=json.dumps(body),
         provisioningRoleArn=f"arn:aws:iam::{stage.here.account}:role/{role}",
     )
-    key = authority.new_key()
+    key = authority.load(authority.new_key(), "the CA")
     ca = authority.Signer(authority.ca_certificate(key, name, authority.now()), key)
     iot.register_ca_certificate(
         caCertificate=ca.certificate,

@@ -18,7 +18,7 @@ NOW = authority.now()
 
 def a_ca(name: str = "iot-agent vendor CA") -> Signer:
     """Return a CA."""
-    key = authority.new_key()
+    key = authority.load(authority.new_key(), "the CA")
     return Signer(authority.ca_certificate(key, name, NOW), key)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MONTH = timedelta(days=30)
-KEY = authority.new_key()
+KEY = authority.load(authority.new_key(), "the CA")
 VENDOR = Signer(authority.ca_certificate(KEY, "vendor", authority.now()), KEY)
 DELIVERY = Delivery("0012", Endpoint("example.test", 8883, "trust\n"), "/cert-rotation", "manufacturer\n")
 
