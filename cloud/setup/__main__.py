@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.fleet.acts import Office, allow
-from cloud.rotation.devices import Devices
-from cloud.rotation.lifecycle import Save
-from cloud.rotation.registry import Registry
-from cloud.setup import arguments, bundle, custody, files, keeper, session, stack
+from cloud.rotation.devices import ConflictError
+from cloud.setup import arguments, custody, files, keeper, preflight, rows, session, stack
 from cloud.setup.errors import SetupError
+from cloud.setup.factory import Factory, Made, open_for
+from cloud.setup.progress import shown
 from cloud.setup.teardown import Teardown
 
 if TYPE_CHECKING:
@@ -49,12 +47,12 @@ def main() -> int:
 
 def deploy(options: argparse.Namespace) -> None:
     """Make the CAs, build, deploy, and say what comes next."""
-    if missing := stack.tools_missing():
-        raise SetupError(
-            f"not there: {', '.join(missing)}", "run cloud/setup.sh, which makes them (make: apt-get install make)"
-        )
     here = session.connect(options.region, options.local)
+    _preflight(here, options)
     state = _state(options)
+    if options.dry_run:
+        say(f"all that is needed is there; would deploy {options.stack} to {here.place}, with state in {state}")
+        return
     say(f"deploying {options.stack} to {here.place}")
 
     parameters = keeper.Parameters(here.session.client("ssm", config=here.config))
@@ -84,36 +82,61 @@ def deploy(options: argparse.Namespace) -> None:
 
 
 def device(options: argparse.Namespace) -> None:
-    """Allow the serial and write its bundle."""
+    """Prepare one device, or all of a list."""
+    listed = _listed(options.serials) if options.serials else None
     here = session.connect(options.region, options.local)
-    parameters = keeper.Parameters(here.session.client("ssm", config=here.config))
-    vendor = keeper.vendor_signer(parameters, options.stack, keeper.VendorKeys(_state(options)))
-    manufacturer_ca = parameters.get(keeper.Names(options.stack).manufacturer_certificate)
-    outputs = stack.Stack(here, options.stack).outputs()
-    if not outputs or manufacturer_ca is None:
-        raise SetupError(
-            f"stack {options.stack} is not deployed in {here.place}", f"run: cloud/setup.sh deploy{_same(options)}"
-        )
-
+    _preflight(here, options)
+    redo = f"cloud/setup.sh deploy{_same(options)}"
+    factory = open_for(here, options.stack, keeper.VendorKeys(_state(options)), redo)
+    lifetime = timedelta(seconds=options.vendor_lifetime)
+    if listed is not None:
+        _many(factory, listed, options.out or Path("devices"), lifetime, force=options.force)
+        return
     directory = (options.out or Path(options.serial)).absolute()
-    new = bundle.write(
-        directory,
-        bundle.Delivery(options.serial, here.endpoint(), outputs["TopicPrefix"], manufacturer_ca),
-        vendor,
-        timedelta(seconds=options.vendor_lifetime),
-        force=options.force,
-    )
-    # Last, so that a serial is allowed only once there is a device to use it.
-    allowed = allow(_office(here, outputs), options.serial)
-    say(f"{options.serial} {'is now' if isinstance(allowed, Save) else 'was already'} allowed")
-    say(f"its bundle is {'written to' if new else 'kept as it was in'} {directory}")
+    made = factory.make(options.serial, directory, lifetime, force=options.force)
+    say(f"{options.serial} {'is now' if made.allowed else 'was already'} allowed")
+    say(f"its bundle is {'written to' if made.bundle else 'kept as it was in'} {directory}")
     print("Next: put the bundle on the device as /etc/iot-agent (bootstrap/key.pem is its secret), or try it here:")
     print(f"  build/env/agent/bin/iot-agent --config {directory}/agent.yaml")
+
+
+def _listed(name: str) -> list[rows.Row]:
+    """Return the serials in a file, `-` for standard input; SetupError names every line that is wrong."""
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"cannot read {name}: {error}", "give a text file with one serial a line") from error
+    found, faults = rows.read(text.splitlines(), arguments.SERIAL)
+    if faults:
+        wrong = "\n".join(f"  {fault}" for fault in faults)
+        raise SetupError(f"nothing was done: {len(faults)} lines of {name} are wrong:\n{wrong}", "mend them, run again")
+    if not found:
+        raise SetupError(f"there is no serial in {name}", "give a text file with one serial a line")
+    return found
+
+
+def _many(factory: Factory, listed: list[rows.Row], parent: Path, lifetime: timedelta, *, force: bool) -> None:
+    """Prepare every device; one that fails does not keep the others from being made."""
+    parent = parent.absolute()
+    say(f"preparing {len(listed)} devices in {parent}; may be interrupted, and run again to go on")
+    done: list[Made] = []
+    failed: list[str] = []
+    for row in shown(listed, "devices"):
+        try:
+            done.append(factory.make(row.serial, parent / row.serial, lifetime, force=force))
+        except (SetupError, ClientError, BotoCoreError, ConflictError, OSError) as error:
+            failed.append(f"  line {row.line}: {row.serial}: {error}")
+    bundles, allowed = sum(made.bundle for made in done), sum(made.allowed for made in done)
+    say(f"bundles: {bundles} written, {len(done) - bundles} kept as they were")
+    say(f"allow-list: {allowed} new, {len(done) - allowed} there already")
+    if failed:
+        raise SetupError(f"{len(failed)} devices are not ready:\n" + "\n".join(failed), "run the same command again")
 
 
 def destroy(options: argparse.Namespace) -> None:
     """Ask, remove everything, say what is left."""
     here = session.connect(options.region, options.local)
+    _preflight(here, options)
     what = f"stack {options.stack} with its table of devices, their certificates and its CAs"
     question = f"Remove {what} from {here.place}?"
     if not options.yes and not _confirmed(question):
@@ -144,13 +167,10 @@ def say(line: str) -> None:
     print(f"setup: {line}", flush=True)
 
 
-def _office(here: session.Cloud, outputs: dict[str, str]) -> Office:
-    resource = here.session.resource("dynamodb", config=here.config)
-    records = Devices(resource.Table(outputs["TableName"]), resource.Table(outputs["HistoryTableName"]))
-    iot = here.session.client("iot", config=here.config)
-    data = here.session.client("iot-data", config=here.config)
-    by = here.session.client("sts", config=here.config).get_caller_identity()["Arn"]
-    return Office(records, Registry(iot, data), lambda: time.time_ns() // 1_000_000, by)
+def _preflight(here: session.Cloud, options: argparse.Namespace) -> None:
+    remark = preflight.check(here, options.command, permissions=not options.skip_permission_check)
+    if remark:
+        say(remark)
 
 
 def _parameters(options: argparse.Namespace, target: dict[str, str]) -> dict[str, str]:

@@ -38,7 +38,10 @@ Allows SERIAL in the stack's table and writes its bundle, what the device is del
   bootstrap/               the vendor certificate (with its CA) and its private key, mode 0600
   endpoint-ca.pem          whom the device trusts as its MQTT endpoint
   manufacturer-ca.pem      whose certificates it accepts as its own
-A bundle that is complete and still valid is kept as it is; --force makes a new key and certificate."""
+A bundle that is complete and still valid is kept as it is; --force makes a new key and certificate.
+
+With --from FILE, all serials of a list: one a line, or a CSV with a column `serial`. The whole list is judged first,
+and nothing is done while a line of it is wrong. It may be interrupted, and goes on when it is run again."""
 
 DESTROY = """\
 Removes, in this order: the certificates of devices and their things, the stack with its table, the CAs and their
@@ -67,6 +70,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "kms:RSA_3072; cannot be changed later (at first: ssm)",
     )
     deploy.add_argument("--alarm-email", metavar="ADDRESS", help="who is told of alarms (at first: nobody)")
+    deploy.add_argument("--dry-run", action="store_true", help="only look whether all that is needed is there")
     deploy.add_argument(
         "--topic-prefix", type=topic_prefix, metavar="PREFIX", help="of all MQTT topics (at first: cert-rotation)"
     )
@@ -77,8 +81,12 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
 
     device = commands.add_parser("device", help="prepare one device", description=DEVICE, formatter_class=plain)
-    device.add_argument("serial", type=serial, metavar="SERIAL", help="up to 64 letters, digits, : _ -")
-    device.add_argument("--out", type=Path, metavar="DIR", help="where the bundle goes (default: ./SERIAL)")
+    which = device.add_mutually_exclusive_group(required=True)
+    which.add_argument("serial", type=serial, nargs="?", metavar="SERIAL", help="up to 64 letters, digits, : _ -")
+    which.add_argument("--from", dest="serials", metavar="FILE", help="a list of serials (- is standard input)")
+    device.add_argument(
+        "--out", type=Path, metavar="DIR", help="where the bundle goes (default: ./SERIAL; of a list: ./devices/SERIAL)"
+    )
     device.add_argument(
         "--vendor-lifetime",
         type=lifetime_s,
@@ -102,6 +110,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
             type=Path,
             metavar="DIR",
             help="where the vendor CA's key is kept (default: ~/.local/state/iot-agent-cloud/NAME; local: in DIR)",
+        )
+        where.add_argument(
+            "--skip-permission-check", action="store_true", help="do not ask IAM beforehand whether you may do all this"
         )
     return parser.parse_args(words)
 

@@ -35,6 +35,8 @@ def inventory(stage: Stage) -> dict[str, set[str]]:
     logs = session.client("logs", endpoint_url=where)
     s3 = session.client("s3", endpoint_url=where)
     sqs = session.client("sqs", endpoint_url=where)
+    watch = session.client("cloudwatch", endpoint_url=where)
+    scheduler = session.client("scheduler", endpoint_url=where)
     stacks = session.client("cloudformation", endpoint_url=where).describe_stacks()["Stacks"]
     parameters = session.client("ssm", endpoint_url=where).describe_parameters()["Parameters"]
     functions = session.client("lambda", endpoint_url=where).list_functions()["Functions"]
@@ -52,6 +54,10 @@ def inventory(stage: Stage) -> dict[str, set[str]]:
         "functions": {one["FunctionName"] for one in functions},
         "logs": {one["logGroupName"] for one in logs.describe_log_groups()["logGroups"]},
         "queues": set(sqs.list_queues().get("QueueUrls", [])),
+        "topics": {one["TopicArn"] for one in session.client("sns", endpoint_url=where).list_topics()["Topics"]},
+        "alarms": {one["AlarmName"] for one in watch.describe_alarms()["MetricAlarms"]},
+        "dashboards": {one["DashboardName"] for one in watch.list_dashboards()["DashboardEntries"]},
+        "schedules": {one["Name"] for one in scheduler.list_schedules()["Schedules"]},
         "roles": {one["RoleName"] for one in iam.list_roles()["Roles"]},
         "objects": {entry["Key"] for page in objects for entry in page},
     }

@@ -127,6 +127,11 @@ def signed(builder: x509.CertificateBuilder, ca: pki.Authority) -> str:
     return builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
+def another_signature(data: bytes) -> bytes:
+    key: Any = pki.signing_key("p256", 8)
+    return cast("bytes", key.sign(data, ec.ECDSA(hashes.SHA256())))
+
+
 def profile(ca: pki.Authority) -> x509.CertificateBuilder:
     return issuer.profile(pki.signing_key("p256").public_key(), "SN-1", ca.certificate, NOW, DAY)
 
@@ -159,7 +164,7 @@ class Fixed:
 def test_a_signature_over_something_else_is_noticed(tmp_path: Path) -> None:
     class Wrong(kms.EcInKms):
         def sign(self, data: object, _algorithm: object) -> bytes:
-            return pki.signing_key("p256", 8).sign(bytes(reversed(cast("bytes", data))), ec.ECDSA(hashes.SHA256()))
+            return another_signature(bytes(reversed(cast("bytes", data))))
 
     ca = pki.authority("planted CA")
     key = Wrong(cast("Any", None), "none", cast("ec.EllipticCurvePublicKey", ca.key.public_key()))
@@ -172,7 +177,7 @@ class Lying:
 
     def sign(self, **_request: object) -> dict[str, bytes]:
         """Return a signature of something else."""
-        return {"Signature": pki.signing_key("p256", 8).sign(b"something else", ec.ECDSA(hashes.SHA256()))}
+        return {"Signature": another_signature(b"something else")}
 
 
 def test_a_signature_of_kms_that_does_not_verify_is_never_handed_out() -> None:

@@ -1,0 +1,68 @@
+"""The factory step for one serial: its bundle first, its place on the allow-list last, so nothing is ever half-done."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloud.fleet.acts import Office, allow
+from cloud.rotation.devices import Devices
+from cloud.rotation.lifecycle import Save
+from cloud.rotation.registry import Registry
+from cloud.setup import bundle, keeper, stack
+from cloud.setup.errors import SetupError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from pathlib import Path
+
+    from cloud.setup.authority import Signer
+    from cloud.setup.session import Cloud, Endpoint
+
+
+@dataclass(frozen=True)
+class Made:
+    """What one step did: whether the bundle, and the place on the allow-list, are new."""
+
+    bundle: bool
+    allowed: bool
+
+
+@dataclass(frozen=True)
+class Factory:
+    """All that is the same for every device of a stack."""
+
+    vendor: Signer
+    endpoint: Endpoint
+    topic_prefix: str
+    manufacturer_ca: str
+    office: Office
+
+    def make(self, serial: str, directory: Path, lifetime: timedelta, *, force: bool = False) -> Made:
+        """Write the bundle, or keep it, and allow the serial."""
+        delivery = bundle.Delivery(serial, self.endpoint, self.topic_prefix, self.manufacturer_ca)
+        new = bundle.write(directory, delivery, self.vendor, lifetime, force=force)
+        return Made(new, isinstance(allow(self.office, serial), Save))
+
+
+def open_for(here: Cloud, name: str, keys: keeper.VendorKeys, redo: str) -> Factory:
+    """Return the factory of a deployed stack. Raises SetupError; `redo` is the command line that deploys."""
+    parameters = keeper.Parameters(here.session.client("ssm", config=here.config))
+    vendor = keeper.vendor_signer(parameters, name, keys)
+    manufacturer_ca = parameters.get(keeper.Names(name).manufacturer_certificate)
+    outputs = stack.Stack(here, name).outputs()
+    if not outputs or manufacturer_ca is None:
+        raise SetupError(f"stack {name} is not deployed in {here.place}", f"run: {redo}")
+    return Factory(vendor, here.endpoint(), outputs["TopicPrefix"], manufacturer_ca, office(here, outputs))
+
+
+def office(here: Cloud, outputs: dict[str, str], *, dry_run: bool = False) -> Office:
+    """Return what an operator's orders touch, in the caller's name."""
+    resource = here.session.resource("dynamodb", config=here.config)
+    records = Devices(resource.Table(outputs["TableName"]), resource.Table(outputs["HistoryTableName"]))
+    registry = Registry(
+        here.session.client("iot", config=here.config), here.session.client("iot-data", config=here.config)
+    )
+    by = here.session.client("sts", config=here.config).get_caller_identity()["Arn"]
+    return Office(records, registry, lambda: time.time_ns() // 1_000_000, by, dry_run)

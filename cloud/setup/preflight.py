@@ -1,0 +1,119 @@
+"""What must be there before a command touches anything: all that is missing is named at once, with what to do.
+
+Permissions are asked of IAM itself (SimulatePrincipalPolicy), for the caller's own user or role. `CALLS` is what setup
+calls, held to the truth by a test; `PROVISIONING` is what CloudFormation does with the caller's permissions for the
+resources of the template.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from botocore.exceptions import ClientError
+
+from cloud.setup import stack
+from cloud.setup.errors import SetupError
+
+if TYPE_CHECKING:
+    from cloud.setup.session import Cloud
+
+
+def _actions(text: str) -> frozenset[str]:
+    """Read `service:Action Action service:Action …`."""
+    service, found = "", set()
+    for word in text.split():
+        head, colon, tail = word.partition(":")
+        service = head if colon else service
+        found.add(f"{service}:{tail or head}")
+    return frozenset(found)
+
+
+CALLS: Final = {
+    "deploy": _actions("""
+        cloudformation:DescribeStacks
+        kms:CreateAlias CreateKey DescribeKey GetPublicKey Sign TagResource
+        ssm:GetParameter PutParameter
+        tag:GetResources
+    """),
+    "device": _actions("""
+        cloudformation:DescribeStacks
+        dynamodb:GetItem PutItem UpdateItem
+        iot:DescribeEndpoint
+        ssm:GetParameter
+    """),
+    "destroy": _actions("""
+        cloudformation:DeleteStack DescribeStacks
+        dynamodb:DeleteTable ListTables
+        iot:DeleteCACertificate DeleteCertificate DeleteThing DetachPolicy DetachThingPrincipal ListAttachedPolicies
+            ListCertificatesByCA ListPrincipalThings ListThingPrincipals UpdateCACertificate UpdateCertificate
+        kms:DeleteAlias DescribeKey ScheduleKeyDeletion
+        s3:DeleteObjectVersion ListBucketVersions
+        ssm:DeleteParameter GetParameter
+        tag:GetResources
+    """),
+}
+
+PROVISIONING: Final = _actions("""
+    cloudformation:CreateChangeSet DescribeChangeSet DescribeStackEvents ExecuteChangeSet GetTemplateSummary
+    cloudwatch:DeleteAlarms DeleteDashboards PutDashboard PutMetricAlarm
+    dynamodb:CreateTable DescribeTable UpdateContinuousBackups
+    iam:AttachRolePolicy CreateRole DeleteRole DeleteRolePolicy DetachRolePolicy GetRole PassRole PutRolePolicy
+    iot:CreatePolicy CreateProvisioningTemplate CreateTopicRule DeletePolicy DeleteProvisioningTemplate DeleteTopicRule
+        RegisterCACertificate ReplaceTopicRule
+    kms:CreateKey EnableKeyRotation PutKeyPolicy ScheduleKeyDeletion
+    lambda:AddPermission CreateFunction DeleteFunction GetFunction PutFunctionConcurrency PutFunctionEventInvokeConfig
+        RemovePermission UpdateFunctionCode UpdateFunctionConfiguration
+    logs:CreateLogGroup DeleteLogGroup PutRetentionPolicy
+    s3:GetObject PutObject
+    scheduler:CreateSchedule DeleteSchedule
+    sns:CreateTopic DeleteTopic SetTopicAttributes Subscribe
+    sqs:CreateQueue DeleteQueue GetQueueAttributes SetQueueAttributes
+""")
+
+ASSUMED: Final = re.compile(r"arn:(?P<partition>[^:]+):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/.*")
+BATCH: Final = 100  # actions in one simulation
+
+
+def needed(command: str) -> frozenset[str]:
+    """Return the IAM actions that a command needs."""
+    return CALLS[command] | (PROVISIONING if command in ("deploy", "destroy") else frozenset())
+
+
+def check(cloud: Cloud, command: str, *, permissions: bool) -> str | None:
+    """Raise SetupError with everything that is missing; return a remark if permissions could not be looked at."""
+    missing = [f"the program {name}" for name in stack.tools_missing()] if command == "deploy" else []
+    denied, remark = _denied(cloud, needed(command)) if permissions else ([], None)
+    missing += [f"the permission {action}" for action in denied]
+    if not missing:
+        return remark
+    remedies = []
+    if len(missing) > len(denied):
+        remedies.append("run cloud/setup.sh, which makes its programs (make: apt-get install make)")
+    if denied:
+        remedies.append(
+            "have the permissions granted to you; if your policies grant them for certain resources only, which this "
+            "look at all resources cannot see, go on with --skip-permission-check"
+        )
+    raise SetupError("nothing was touched; missing: " + ", ".join(missing), "; ".join(remedies))
+
+
+def _denied(cloud: Cloud, actions: frozenset[str]) -> tuple[list[str], str | None]:
+    arn = cloud.session.client("sts", config=cloud.config).get_caller_identity()["Arn"]
+    if arn.endswith(":root"):
+        return [], None  # may do everything
+    iam = cloud.session.client("iam", config=cloud.config)
+    names = sorted(actions)
+    denied = []
+    try:
+        if role := ASSUMED.fullmatch(arn):
+            arn = iam.get_role(RoleName=role["role"])["Role"]["Arn"]  # with its path, which the session's ARN lacks
+        for start in range(0, len(names), BATCH):
+            pages = iam.get_paginator("simulate_principal_policy").paginate(
+                PolicySourceArn=arn, ActionNames=names[start : start + BATCH]
+            )
+            results = [result for page in pages for result in page["EvaluationResults"]]
+            denied += [one["EvalActionName"] for one in results if one["EvalDecision"] != "allowed"]
+    except ClientError as error:
+        return [], f"permissions could not be looked at beforehand: {error.response['Error']['Code']}"
+    return denied, None
