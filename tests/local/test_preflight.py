@@ -11,6 +11,7 @@ import pytest
 
 from cloud.setup import preflight
 from tests.local.recorder import __file__ as recorder
+from tests.local.stage import eventually
 from tests.local.test_setup import inventory
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def test_the_list_is_what_setup_calls(stage: Stage, tmp_path: Path, key: str, ca
         log = tmp_path / words[0]
         command = [sys.executable, recorder, str(log), *words, *which]
         if words[0] == "destroy":
-            connect_once(stage, tmp_path / "SN-R")
+            connect_once(stage, which[1], tmp_path / "SN-R")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         calls.setdefault(words[0], set()).update(actions(log.read_text()))
@@ -68,11 +69,19 @@ def calls() -> dict[str, set[str]]:
     return {}
 
 
-def connect_once(stage: Stage, bundle: Path) -> None:
+def connect_once(stage: Stage, stack: str, bundle: Path) -> None:
     """Have the device's certificate registered, with thing and policy, so that destroy has something to remove."""
+    client = stage.session.client("dynamodb", endpoint_url=stage.here.endpoint_url)
+    table = next(name for name in client.list_tables()["TableNames"] if name.startswith(f"{stack}-DeviceTable"))
+
+    def recorded() -> bool:
+        found = client.get_item(TableName=table, Key={"serial": {"S": "SN-R"}}).get("Item", {})
+        return found["state"]["S"] == "THING_CREATED"
+
     identity = bundle / "bootstrap/certificate.pem", bundle / "bootstrap/key.pem"
     for _ in range(50):
         if stage.connect(*identity, "SN-R") == 0:
+            assert eventually(recorded), "the Lambda has not heard of it"
             return
     raise AssertionError("the device was not let in")
 

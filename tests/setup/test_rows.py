@@ -59,4 +59,4 @@ def test_a_terminal_sees_a_bar_and_a_log_a_line_now_and_then(out: io.StringIO) -
         assert said.count("\n") == 1
     else:
         assert "[" not in said
-        assert said.count("\n") == 2
+        assert said.count("\n") == 3
