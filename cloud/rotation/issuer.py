@@ -74,11 +74,13 @@ class KmsKey:
     """The key, in KMS under `key_arn`; its public half is that of the CA certificate."""
 
     def __init__(self, client: KMSClient, key_arn: str, ca_pem: str) -> None:
-        self._key = kms.private_key(client, key_arn, x509.load_pem_x509_certificate(ca_pem.encode()).public_key())
+        self._client, self._arn, self._ca_pem = client, key_arn, ca_pem
 
     def key(self) -> SigningKey:
-        """Return the key, which asks KMS for each signature and can do nothing else."""
-        return self._key
+        """Return the key, which asks KMS for each signature and can do nothing else; KmsError if KMS has none such."""
+        # Not sooner: what is wrong with it is told to a device that asks, not found while nobody can be answered.
+        public = x509.load_pem_x509_certificate(self._ca_pem.encode()).public_key()
+        return kms.private_key(self._client, self._arn, public)
 
 
 def connect(ca_pem: str, parameter: str, key_arn: str) -> SsmKey | KmsKey:

@@ -53,7 +53,7 @@ class _InKms:
     def _wrong(self) -> KmsError:
         return KmsError(f"the signature by {self._key_id} does not verify: it is not the key of the CA's certificate")
 
-    def _only_signs(self, *_arguments: object) -> NoReturn:
+    def _only_signs(self, *_arguments: object, **_named: object) -> NoReturn:
         raise KmsError(f"{self._key_id} stays in KMS, and is used for signing SHA-256 only")
 
     private_bytes = private_numbers = decrypt = exchange = __copy__ = __deepcopy__ = _only_signs

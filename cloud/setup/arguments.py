@@ -44,9 +44,10 @@ With --from FILE, all serials of a list: one a line, or a CSV with a column `ser
 and nothing is done while a line of it is wrong. It may be interrupted, and goes on when it is run again."""
 
 DESTROY = """\
-Removes, in this order: the certificates of devices and their things, the stack with its table, the CAs and their
-parameters in SSM. No device can connect any more; a new deploy makes a new manufacturer CA, so that every device then
-needs a new bundle. The vendor CA's key on this machine is asked about separately."""
+Removes, in this order: the certificates of devices and their things, the stack with its table, the CAs, their
+parameters in SSM and the key in KMS, which KMS deletes 7 days later. No device can connect any more; a new deploy makes
+a new manufacturer CA, so that every device then needs a new bundle. The vendor CA's key on this machine is asked about
+separately."""
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -101,10 +102,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     destroy.add_argument("--delete-vendor-key", action="store_true", help="delete the vendor CA's key without asking")
 
     for command in (deploy, device, destroy):
-        where = command.add_argument_group("where")
-        where.add_argument("--stack", type=stack, default="iot-agent", metavar="NAME", help="(default: %(default)s)")
-        where.add_argument("--region", help="AWS region (default: that of your AWS configuration)")
-        where.add_argument("--local", type=Path, metavar="DIR", help="use the local cloud running in DIR, not AWS")
+        where = add_where(command)
         where.add_argument(
             "--state",
             type=Path,
@@ -115,6 +113,15 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
             "--skip-permission-check", action="store_true", help="do not ask IAM beforehand whether you may do all this"
         )
     return parser.parse_args(words)
+
+
+def add_where(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the options that say which stack is meant, and return their group."""
+    where = parser.add_argument_group("where")
+    where.add_argument("--stack", type=stack, default="iot-agent", metavar="NAME", help="(default: %(default)s)")
+    where.add_argument("--region", help="AWS region (default: that of your AWS configuration)")
+    where.add_argument("--local", type=Path, metavar="DIR", help="use the local cloud running in DIR, not AWS")
+    return where
 
 
 def lifetime_s(text: str) -> int:

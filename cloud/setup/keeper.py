@@ -123,8 +123,10 @@ def manufacturer_ca(parameters: Parameters, stack: str, custody: Custody) -> tup
         certificate = parameters.keep(names.manufacturer_certificate, made)
     if key is None:
         raise SetupError(
-            f"the manufacturer CA's key is gone: there is no {custody.place}",
-            f"restore it if you have it; if not, {START_AFRESH} (every device needs a new bundle)",
+            f"the manufacturer CA's key is gone: neither SSM parameter {names.manufacturer_key} nor KMS key "
+            f"{names.kms_alias} is there",
+            "restore it if you have it (a deletion in KMS can be cancelled until it is done); if not, "
+            f"{START_AFRESH} (every device needs a new bundle)",
         )
     if not authority.is_pair(certificate, key):
         raise SetupError(

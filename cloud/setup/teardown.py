@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.setup import authority, custody
+from cloud.setup import authority, custody, kms_custody
 from cloud.setup.errors import SetupError
 from cloud.setup.keeper import Names, Parameters
 
@@ -59,7 +59,7 @@ class Teardown:
         if self.problems:
             return  # the next run needs the parameters, to find the CAs
         if self._attempt(f"KMS key {names.kms_alias}", self._remove_kms_key) and self._kms_key_removed:
-            self._say(f"{names.kms_alias} is gone; KMS deletes its key in {custody.DELETION_DAYS} days")
+            self._say(f"{names.kms_alias} is gone; KMS deletes its key in {kms_custody.DELETION_DAYS} days")
         for name in names.all():
             self._attempt(f"SSM parameter {name}", functools.partial(self._remove_parameter, name))
 
@@ -122,7 +122,7 @@ class Teardown:
             self._say(f"SSM parameter {name} is gone")
 
     def _remove_kms_key(self) -> None:
-        self._kms_key_removed = custody.in_kms(self._cloud, Names(self._stack.name), custody.KEY_SPECS[0]).remove()
+        self._kms_key_removed = custody.in_kms(self._cloud, Names(self._stack.name), kms_custody.KEY_SPECS[0]).remove()
 
     def _remove_tables(self) -> None:
         """Remove the tables, which outlive their stack by the template's wish; by their names, as the stack is gone."""

@@ -5,35 +5,49 @@ KMS is the local cloud's, whose signatures over a digest are real.
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pytest
-from botocore.exceptions import ClientError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cloud.rotation import csr, issuer, kms
 from cloud.setup import authority, custody
-from cloud.setup.errors import SetupError
 from cloud.setup.keeper import Names, Parameters
 from cloud.setup.session import connect
 from tests.cloud import pki
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from cloud.setup.session import Cloud
     from tests.local.stage import Stage
 
+    Bug = Callable[[pki.Authority, Any], x509.Certificate]
+
+SHA256 = hashes.SHA256()
 NOW = datetime.now(UTC).replace(microsecond=0)
-DAY = timedelta(days=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 KEEPERS = ["ssm:p256", "ssm:p384", "ssm:rsa-2048", "ssm:rsa-3072", "kms:ECC_NIST_P256", "kms:RSA_2048", "kms:RSA_3072"]
+
+
+class Issues(Protocol):
+    """A CA, and what issues in its name."""
+
+    @property
+    def ca_pem(self) -> str:
+        """The CA's certificate."""
+
+    def issue(self, kind: str = "p256", lifetime: timedelta = 90 * DAY) -> str:
+        """Return a device's certificate, PEM."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ class Signer:
     source: issuer.KeySource
 
     def issue(self, kind: str = "p256", lifetime: timedelta = 90 * DAY) -> str:
-        """Return a device's certificate, PEM."""
+        """Return a device's certificate, PEM, as the Lambda makes it."""
         request = csr.check(pki.csr(["SN-1"], kind), "SN-1")
         now = int(NOW.timestamp() * 1000)
         return issuer.Issuer(self.ca_pem, self.source, lifetime).issue(request, "SN-1", now).pem
@@ -76,177 +90,150 @@ def signer(request: pytest.FixtureRequest, here: Cloud) -> Signer:
     return Signer(ca_pem, issuer.SsmKey(ssm, told["ManufacturerKeyParameter"]))
 
 
-def judged(directory: Path, ca_pem: str, leaf_pem: str) -> str:
-    """Return what openssl says of a certificate, under the strictest rules it has."""
+# ---- what must be true of a certificate -----------------------------------------------------------------------------
+
+
+def openssl(directory: Path, ca_pem: str, pem: str, purpose: str) -> str | None:
+    """Return what openssl has against a certificate, by the strictest rules it has; None if nothing."""
     (directory / "ca.pem").write_text(ca_pem)
-    (directory / "leaf.pem").write_text(leaf_pem)
-    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", "ca.pem", "leaf.pem"]
+    (directory / "it.pem").write_text(pem)
+    command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", "ca.pem", "it.pem"]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    return (done.stdout + done.stderr).strip()
+    return None if done.stdout == "it.pem: OK\n" else done.stderr
+
+
+def faults(directory: Path, issues: Issues, kind: str = "p256") -> set[str]:
+    """Return all that is wrong with what is issued; empty when it is as it should be."""
+    lifetime = 90 * DAY
+    ca, pem = pki.load(issues.ca_pem), issues.issue(kind, lifetime)
+    leaf, eternal = pki.load(pem), pki.load(issues.issue(kind, 36500 * DAY))
+    own, above = (x509.SubjectKeyIdentifier.from_public_key(of.public_key()) for of in (leaf, ca))
+    extensions = {type(extension.value): extension.value for extension in leaf.extensions}
+    usage: Any = extensions.get(x509.KeyUsage)
+    wanted: dict[str, bool] = {
+        "openssl": openssl(directory, issues.ca_pem, pem, "sslclient") is None,
+        "extensions": len(extensions) == 5,
+        "basic constraints": extensions.get(x509.BasicConstraints) == x509.BasicConstraints(ca=False, path_length=None),
+        "key usage": usage is not None and usage.digital_signature and not usage.key_cert_sign and not usage.crl_sign,
+        "extended": extensions.get(x509.ExtendedKeyUsage) == x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),
+        "own identifier": extensions.get(x509.SubjectKeyIdentifier) == own,
+        "authority": extensions.get(x509.AuthorityKeyIdentifier)
+        == x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(above),
+        "begin": leaf.not_valid_before_utc == NOW - HOUR,
+        "end": leaf.not_valid_after_utc == NOW + lifetime,
+        "end with the CA": eternal.not_valid_after_utc == ca.not_valid_after_utc,
+        "serial number": 128 < leaf.serial_number.bit_length() < 160 and leaf.serial_number != eternal.serial_number,
+    }
+    return {name for name, holds in wanted.items() if not holds}
 
 
 @pytest.mark.parametrize("kind", ["p256", "rsa-2048"])
-def test_openssl_accepts_what_is_issued(signer: Signer, kind: str, tmp_path: Path) -> None:
-    assert judged(tmp_path, signer.ca_pem, signer.issue(kind)) == "leaf.pem: OK"
+def test_nothing_is_wrong_with_what_is_issued(signer: Signer, kind: str, tmp_path: Path) -> None:
+    assert faults(tmp_path, signer, kind) == set()
 
 
-def test_the_certificate_says_what_it_is(signer: Signer) -> None:
-    ca, leaf = pki.load(signer.ca_pem), pki.load(signer.issue())
-    kinds = {type(extension.value) for extension in leaf.extensions}
-    required = {x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage}
-    assert kinds == required | {x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier}
-    above = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    assert leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier == above
-    assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+def test_nothing_is_wrong_with_the_ca(signer: Signer, tmp_path: Path) -> None:
+    assert openssl(tmp_path, signer.ca_pem, signer.ca_pem, "any") is None
+    ca = pki.load(signer.ca_pem)
     assert ca.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
-    assert ca.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    usage = ca.extensions.get_extension_for_class(x509.KeyUsage)
+    assert (usage.critical, usage.value.key_cert_sign, usage.value.digital_signature) == (True, True, False)
 
 
-def test_the_window_is_backdated_and_ends_with_the_ca(signer: Signer) -> None:
-    ca, leaf = pki.load(signer.ca_pem), pki.load(signer.issue(lifetime=36500 * DAY))
-    assert leaf.not_valid_after_utc == ca.not_valid_after_utc
-    assert leaf.not_valid_before_utc == max(NOW - timedelta(hours=1), ca.not_valid_before_utc)
-    assert pki.load(signer.issue(lifetime=DAY)).not_valid_after_utc == NOW + DAY
+def test_serial_numbers_never_repeat(signer: Signer) -> None:
+    assert len({pki.load(signer.issue()).serial_number for _ in range(4)}) == 4
 
 
-def test_serial_numbers_are_long_and_differ(signer: Signer) -> None:
-    numbers = {pki.load(signer.issue()).serial_number for _ in range(4)}
-    assert len(numbers) == 4
-    assert all(number.bit_length() > 128 for number in numbers)
-
-
-def test_another_cas_key_signs_nothing(signer: Signer) -> None:
-    with pytest.raises((issuer.IssuerError, kms.KmsError)):
+def test_in_the_name_of_another_ca_nothing_is_signed(signer: Signer) -> None:
+    with pytest.raises(issuer.IssuerError, match="does not belong"):
         Signer(pki.authority("another CA").pem, signer.source).issue()
 
 
-# ---- planted bugs: openssl, or we ourselves, must notice ------------------------------------------------------------
+# ---- planted bugs: each must be noticed, and for what it is ---------------------------------------------------------
 
 
-def signed(builder: x509.CertificateBuilder, ca: pki.Authority) -> str:
-    return builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+def spoilt(*, lacks: type | None = None, has: x509.ExtensionType | None = None, **fields: object) -> Bug:
+    """Sign a builder without an extension, with another in its place, or with other fields (by their names in it)."""
+
+    def sign(ca: pki.Authority, builder: Any) -> x509.Certificate:  # noqa: ANN401 - its inside, which is private
+        replaced = (lacks or type(None), type(has))
+        builder._extensions = [one for one in builder._extensions if not isinstance(one.value, replaced)]
+        for name, value in fields.items():
+            setattr(builder, f"_{name}", value)
+        made: x509.Certificate = (builder.add_extension(has, critical=True) if has else builder).sign(ca.key, SHA256)
+        return made
+
+    return sign
 
 
-def another_signature(data: bytes) -> bytes:
-    key: Any = pki.signing_key("p256", 8)
-    return cast("bytes", key.sign(data, ec.ECDSA(hashes.SHA256())))
+def signed(wrong: Callable[[Any, bytes], bytes]) -> Bug:
+    """Sign a builder with what `wrong` makes of the CA's key and the data."""
+
+    class Key(kms.EcInKms):
+        def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+            super().__init__(cast("Any", None), "none", key.public_key())
+            self._key = key
+
+        def sign(self, data: object, _algorithm: object) -> bytes:
+            return wrong(self._key, cast("bytes", data))
+
+    def sign(ca: pki.Authority, builder: Any) -> x509.Certificate:  # noqa: ANN401 - as above
+        assert isinstance(ca.key, ec.EllipticCurvePrivateKey)
+        made: x509.Certificate = builder.sign(Key(ca.key), SHA256)
+        return made
+
+    return sign
 
 
-def profile(ca: pki.Authority) -> x509.CertificateBuilder:
-    return issuer.profile(pki.signing_key("p256").public_key(), "SN-1", ca.certificate, NOW, DAY)
-
-
-@pytest.mark.parametrize("missing", [x509.AuthorityKeyIdentifier, x509.SubjectKeyIdentifier, x509.ExtendedKeyUsage])
-def test_a_certificate_without_one_of_its_extensions_is_noticed(missing: type, tmp_path: Path) -> None:
-    ca = pki.authority("planted CA")
-    bug = profile(ca)
-    bug._extensions = [extension for extension in bug._extensions if not isinstance(extension.value, missing)]
-    leaf = signed(bug, ca)
-    if missing is not x509.AuthorityKeyIdentifier:  # openssl asks for no other of a device
-        with pytest.raises(AssertionError):
-            test_the_certificate_says_what_it_is(cast("Signer", Fixed(ca.pem, leaf)))
-    else:
-        assert "OK" not in judged(tmp_path, ca.pem, leaf)
+BUGS: dict[str, tuple[Bug, set[str]]] = {
+    "none": (spoilt(), set()),
+    "the digest, hashed again": (
+        signed(lambda key, data: bytes(key.sign(hashlib.sha256(data).digest(), ec.ECDSA(SHA256)))),
+        {"openssl"},
+    ),
+    "the digest of another hash": (
+        signed(lambda key, data: bytes(key.sign(data, ec.ECDSA(hashes.SHA384())))),
+        {"openssl"},
+    ),
+    "another key": (
+        signed(lambda _key, data: cast("Any", pki.signing_key("p256", 8)).sign(data, ec.ECDSA(SHA256))),
+        {"openssl"},
+    ),
+    "a CA": (spoilt(has=x509.BasicConstraints(ca=True, path_length=None)), {"basic constraints"}),
+    "no constraints": (spoilt(lacks=x509.BasicConstraints), {"extensions", "basic constraints"}),
+    "no key usage": (spoilt(lacks=x509.KeyUsage), {"extensions", "key usage"}),
+    "no extended key usage": (spoilt(lacks=x509.ExtendedKeyUsage), {"extensions", "extended"}),
+    "a server": (spoilt(has=x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])), {"extended", "openssl"}),
+    "no identifier": (spoilt(lacks=x509.SubjectKeyIdentifier), {"extensions", "own identifier"}),
+    "no authority": (spoilt(lacks=x509.AuthorityKeyIdentifier), {"extensions", "authority", "openssl"}),
+    "beginning now": (spoilt(not_valid_before=NOW.replace(tzinfo=None)), {"begin"}),
+    "outliving the CA": (
+        spoilt(not_valid_after=(NOW + 36500 * DAY).replace(tzinfo=None)),
+        {"end", "end with the CA"},
+    ),
+    "a counter": (spoilt(serial_number=17), {"serial number"}),
+}
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """Something that always issues the same."""
+class Planted:
+    """A CA with a bug."""
 
-    ca_pem: str
-    leaf: str
+    ca: pki.Authority
+    bug: Bug
 
-    def issue(self) -> str:
-        """Return it."""
-        return self.leaf
+    @property
+    def ca_pem(self) -> str:
+        """The CA's certificate."""
+        return self.ca.pem
 
-
-def test_a_signature_over_something_else_is_noticed(tmp_path: Path) -> None:
-    class Wrong(kms.EcInKms):
-        def sign(self, data: object, _algorithm: object) -> bytes:
-            return another_signature(bytes(reversed(cast("bytes", data))))
-
-    ca = pki.authority("planted CA")
-    key = Wrong(cast("Any", None), "none", cast("ec.EllipticCurvePublicKey", ca.key.public_key()))
-    leaf = profile(ca).sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
-    assert "signature failure" in judged(tmp_path, ca.pem, leaf)
+    def issue(self, kind: str = "p256", lifetime: timedelta = 90 * DAY) -> str:
+        """Return what comes out."""
+        builder = issuer.profile(pki.signing_key(kind).public_key(), "SN-1", self.ca.certificate, NOW, lifetime)
+        return self.bug(self.ca, builder).public_bytes(Encoding.PEM).decode()
 
 
-class Lying:
-    """A KMS whose signatures do not verify."""
-
-    def sign(self, **_request: object) -> dict[str, bytes]:
-        """Return a signature of something else."""
-        return {"Signature": another_signature(b"something else")}
-
-
-def test_a_signature_of_kms_that_does_not_verify_is_never_handed_out() -> None:
-    ca = pki.authority("planted CA")
-    key = kms.private_key(cast("Any", Lying()), "arn:lying", ca.key.public_key())
-    with pytest.raises(kms.KmsError, match="does not verify"):
-        profile(ca).sign(key, hashes.SHA256())
-
-
-def test_a_key_in_kms_does_nothing_but_sign_sha256() -> None:
-    for kind in ("p256", "rsa-2048"):
-        key = kms.private_key(cast("Any", Lying()), "arn:k", pki.signing_key(kind).public_key())
-        with pytest.raises(kms.KmsError, match="stays in KMS"):
-            key.private_numbers()
-        arguments: tuple[Any, ...] = (ec.ECDSA(hashes.SHA384()),)
-        if kind == "rsa-2048":
-            arguments = (padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
-        with pytest.raises(kms.KmsError, match="stays in KMS"):
-            cast("Any", key).sign(b"data", *arguments)
-    with pytest.raises(kms.KmsError, match="only keys of RSA and of P-256"):
-        kms.private_key(cast("Any", Lying()), "arn:k", pki.signing_key("p384").public_key())
-
-
-# ---- the keeper in KMS ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def keeper(here: Cloud, request: pytest.FixtureRequest) -> Iterator[custody.InKms]:
-    made = custody.in_kms(here, Names(f"keeper-{abs(hash(request.node.name))}"), "ECC_NIST_P256")
-    yield made
-    made.remove()
-
-
-def test_an_interrupted_run_leaves_no_second_key(
-    keeper: custody.InKms, here: Cloud, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Interrupted(Exception):
-        """Ctrl-C between making the key and naming it."""
-
-    def stop(**_request: object) -> None:
-        raise Interrupted
-
-    with monkeypatch.context() as patch:
-        patch.setattr(keeper._kms, "create_alias", stop)
-        with pytest.raises(Interrupted):
-            keeper.make()
-    found = keeper.find()
-    assert found is not None
-    client = here.session.client("kms", config=here.config)
-    ours = [key for key in client.list_keys()["Keys"] if keeper._arn() == key["KeyArn"]]
-    assert len(ours) == 1
-
-
-def test_a_key_that_is_disabled_or_removed_cannot_sign(keeper: custody.InKms) -> None:
-    key: Any = keeper.make()
-    assert keeper.remove()
-    assert keeper.find() is None
-    assert not keeper.remove()
-    with pytest.raises(ClientError):
-        key.sign(b"data", ec.ECDSA(hashes.SHA256()))
-
-
-def test_a_change_of_mind_is_refused(keeper: custody.InKms, here: Cloud) -> None:
-    ssm = custody.InSsm(Parameters(here.session.client("ssm", config=here.config)), Names("nothing-in-ssm"))
-    assert custody.choose(None, ssm, keeper) is ssm
-    assert custody.choose("kms", ssm, keeper) is keeper
-    keeper.make()
-    for same in (None, "kms", "kms:ECC_NIST_P256"):
-        assert custody.choose(same, ssm, keeper) is keeper
-    for other in ("ssm", "kms:RSA_3072"):
-        with pytest.raises(SetupError, match="asks for another"):
-            custody.choose(other, ssm, keeper)
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_is_noticed(name: str, tmp_path: Path) -> None:
+    bug, expected = BUGS[name]
+    assert faults(tmp_path, Planted(pki.authority("planted CA"), bug)) == expected

@@ -22,8 +22,8 @@ from tests.simulator.cloud import Broker, Faults, SimulatedCloud
 from tests.simulator.fuse import Fuse
 
 SERIAL = "SN-0001"
-LIFETIME = 1000.0
-POLICY = Policy(minimum_interval=100, retry_base=2, retry_cap=60, prove_attempts=3, check_in_interval=400)
+LIFETIME = 10_000.0  # room for retries in the renewal window, as a real lifetime has
+POLICY = Policy(minimum_interval=100, retry_base=2, retry_cap=60, prove_attempts=3, check_in_interval=4000)
 START = 1_790_000_000.0
 
 

@@ -150,7 +150,7 @@ def live_through_a_muted_certificate(disk: Path) -> None:
     served = device.record.active
     device.cloud.register.mute_new = True
     with pytest.raises(NoProgress):
-        device.life(2, turns=80)
+        device.life(2, turns=50)
     assert "rolled-back" in [event.event for event in device.record.history]
     assert device.record.active == served
     device.cloud.register.mute_new = False
