@@ -89,6 +89,10 @@ def _attempts(value: str) -> int:
     return int(value)
 
 
+def _file_or_off(value: str) -> str | None:
+    return None if value == "off" else _text(value)
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in choices:
@@ -122,7 +126,7 @@ SETTINGS = {
     "paths.state": Setting(_text, "/var/lib/iot-agent"),
     "paths.run": Setting(_text, "/run/iot-agent"),
     "log.level": Setting(_one_of("debug", "info", "warning", "error"), "info"),
-    "metrics.textfile": Setting(_text, None),
+    "metrics.textfile": Setting(_file_or_off, None),
 }
 SECTIONS = {key.split(".")[0] for key in SETTINGS if "." in key}
 RENEWAL_END = 0.85
