@@ -14,7 +14,7 @@ def status(shown: dict[str, Any]) -> str:
     def line(name: str, text: str) -> None:
         lines.append(f"  {name:<14}{text}")
 
-    line("health", f"{shown['health']['level']}: {shown['health']['why']}")
+    line("health", shown["health"]["level"])
     line("daemon", shown["daemon"] + (f", version {shown['version']}" if shown["daemon"] == "running" else ""))
     identity = shown["identity"]
     if identity is None:

@@ -69,8 +69,8 @@ class Waiting:
             return {"ok": True, "status": shown}
         if command == "history":
             return {"ok": True, "history": []}
-        remedy = shown["configuration"]["remedy"]
-        return {"ok": False, "error": "not-configured", "message": f"{shown['reason']}. {remedy}"}
+        message = f"{shown['reason']}: {problem}\n{shown['configuration']['remedy']}"
+        return {"ok": False, "error": "not-configured", "message": message}
 
     def _report(self, problem: str) -> dict[str, Any]:
         """Tell what the disk holds, if this device has a past, and what is waited for."""
@@ -88,5 +88,5 @@ class Waiting:
             "clock_trusted": record is None or time.time() >= record.time_floor,
         }
         shown = status.report(record or Record(""), None, time.time(), about)
-        shown["reason"] = f"waiting for a configuration: {problem.splitlines()[0]}"
+        shown["reason"] = "waiting for a configuration that it can run with"
         return shown

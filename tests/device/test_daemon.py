@@ -166,7 +166,8 @@ def test_without_a_configuration_it_waits_says_for_what_and_takes_it_over(
     shown = agent.status()
     assert (shown["state"], shown["daemon"]) == ("unprovisioned", "waiting for its configuration")
     assert shown["serial"] is None
-    assert "agent.yaml: cannot be read: No such file" in shown["reason"]
+    assert shown["reason"] == "waiting for a configuration that it can run with"
+    assert "agent.yaml: cannot be read: No such file" in shown["configuration"]["error"]
     seen = agent.agentctl("status")
     assert seen.returncode == 78
     assert f"iot-agent --check --config {path}" in seen.stdout
@@ -175,7 +176,7 @@ def test_without_a_configuration_it_waits_says_for_what_and_takes_it_over(
     assert "No such file" in refused.stderr
     assert agent.agentctl("history").stdout == "nothing yet\n"
     path.write_text("colour: red\n")
-    wait_for(lambda: "colour: unknown key" in agent.status()["reason"])
+    wait_for(lambda: "colour: unknown key" in agent.status()["configuration"]["error"])
     path.write_text(good)
     process.send_signal(told)
     wait_for(lambda: agent.status()["daemon"] == "running")
@@ -220,7 +221,7 @@ def test_state_of_another_serial_is_not_touched(agent: LonelyAgent, as_systemd_s
     path.write_text(path.read_text().replace("SN-0001", "SN-0002"))
     before = (agent.directory / "state" / "state.json").read_bytes()
     agent.start(**as_systemd_says)
-    assert "belongs to serial SN-0001" in agent.status()["reason"]
+    assert "belongs to serial SN-0001" in agent.status()["configuration"]["error"]
     assert agent.status()["serial"] == "SN-0001"
     assert (agent.directory / "state" / "state.json").read_bytes() == before
     path.write_text(path.read_text().replace("SN-0002", "SN-0001"))
