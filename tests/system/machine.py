@@ -104,8 +104,8 @@ class Machine:
         except AssertionError:
             pytest.fail(
                 "systemd does not boot here, so nothing about Debian has been shown. It needs root, a kernel with "
-                "overlay file systems, and writable control groups: run the container with --privileged --cgroupns=host. "
-                f"The console said:\n{self._log.read_text(errors='replace')[-3000:]}"
+                "overlay file systems, and writable control groups: run the container with --privileged and "
+                f"--cgroupns=host. The console said:\n{self._log.read_text(errors='replace')[-3000:]}"
             )
 
     def _find_leader(self) -> int:
