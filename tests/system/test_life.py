@@ -85,14 +85,6 @@ class Device:
 
 
 @pytest.fixture(scope="session")
-def package() -> Path:
-    """Name the package that `make deb` has made of this tree."""
-    done = subprocess.run(["make", "deb"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return max(ROOT.glob("dist/iot-agent_*.deb"), key=lambda path: path.stat().st_mtime)
-
-
-@pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("system")
     with LocalCloud(directory / "cloud") as cloud:
