@@ -6,6 +6,7 @@ disk holds a complete identity that the cloud accepts over a real session (`Devi
 
 import contextlib
 import json
+import re
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -158,6 +159,68 @@ def test_configured_it_onboards_without_a_restart(device: Device) -> None:
     assert promoted["IOT_AGENT_CERTIFICATE_ID"] == device.status()["identity"]["certificate_id"]
     assert promoted["IOT_AGENT_SERIAL"] == device.bundle.serial
     assert machine.show("StatusText")["StatusText"].startswith("acked: certificate in force")
+
+
+def documented_queries() -> list[str]:
+    text = (ROOT / "docs/debian.md").read_text()
+    return [line.strip() for line in text.splitlines() if line.startswith("    journalctl ")]
+
+
+def test_the_journal_answers_what_the_documents_ask(settled: Device) -> None:
+    machine = settled.machine
+    certificate, serial = settled.status()["identity"]["certificate_id"], settled.bundle.serial
+    answers = [machine.shell(query) for query in documented_queries()]
+    explained, promoted, states, errors, warnings, serials = answers
+    assert "░░ Subject: A new certificate is in force" in explained
+    assert promoted.splitlines()[-1].split("\t")[1] == certificate
+    assert states.splitlines() == ["unprovisioned -> jitp", "jitp -> rotated", "rotated -> acked"]
+    assert isinstance(json.loads(errors), list)
+    assert "waiting for a configuration" in warnings
+    assert serials == f"{serial}\n"
+
+
+def test_its_numbers_are_where_the_configuration_says_for_everybody_to_read(settled: Device) -> None:
+    machine = settled.machine
+    settled.configure("metrics: {textfile: /run/iot-agent/iot-agent.prom}\n")
+    machine.run("systemctl", "restart", "iot-agent")
+    wait_for(lambda: settled.settled(1), LONG)
+    shown = machine.shell("runuser -u nobody -- cat /run/iot-agent/iot-agent.prom")
+    assert 'iot_agent_state{state="acked"} 1' in shown
+    expires = settled.status()["identity"]["not_after"]
+    assert f"iot_agent_certificate_not_after_timestamp_seconds {expires}\n" in shown
+    machine.run("systemctl", "stop", "iot-agent")
+    assert machine.run("test", "-e", "/run/iot-agent/iot-agent.prom", check=False).returncode == 1
+    settled.configure()
+    machine.run("systemctl", "start", "iot-agent")
+
+
+def test_its_drop_ins_give_it_a_pin_and_a_device_and_nothing_else(settled: Device) -> None:
+    """Under the unit's own sandbox: the service's properties are taken over by a shell that looks around."""
+    machine = settled.machine
+    drop_ins = machine.root / "etc/systemd/system/iot-agent.service.d"
+    for name in ("tpm.conf", "token-pin.conf"):
+        (drop_ins / name).write_text((ROOT / "packaging/iot-agent.service.d" / name).read_text())
+    (machine.root / "etc/iot-agent/token-pin").write_text("1234")
+    (machine.root / "etc/iot-agent/token-pin").chmod(0o600)
+    looks = ["$CREDENTIALS_DIRECTORY/token-pin", "/etc/iot-agent/token-pin", "/dev/tpmrm0", "/dev/other"]
+    look = "".join(f"head -c 4 {path}; echo; " for path in looks) + "touch /etc/x; exit 0"
+    (drop_ins / "look.conf").write_text(f"[Service]\nExecStartPre=/bin/sh -c '{look}'\n")
+    # The TPM's number without a TPM: who may open it learns that there is none; who may not, only that.
+    machine.shell("getent group tss || groupadd --system tss; mknod /dev/tpmrm0 c 10 224; mknod /dev/other c 10 223")
+    machine.shell("chgrp tss /dev/tpmrm0 /dev/other; chmod 660 /dev/tpmrm0 /dev/other")
+    try:
+        machine.shell("systemctl daemon-reload; systemctl restart iot-agent")
+        said = machine.shell("journalctl -u iot-agent -o cat _TRANSPORT=stdout")
+    finally:
+        for name in ("tpm.conf", "token-pin.conf", "look.conf"):
+            (drop_ins / name).unlink()
+        machine.shell("rm -f /dev/tpmrm0 /dev/other /etc/iot-agent/token-pin")
+        machine.shell("systemctl daemon-reload; systemctl restart iot-agent")
+    assert "1234\n" in said
+    assert "'/etc/iot-agent/token-pin' for reading: Permission denied" in said
+    assert not re.search(r"'/dev/tpmrm0' for reading: (Operation not permitted|Permission denied)", said)
+    assert "'/dev/other' for reading: Operation not permitted" in said
+    assert "touch: cannot touch '/etc/x': Read-only file system" in said
 
 
 def test_the_operator_rotates_it(settled: Device) -> None:
