@@ -128,6 +128,7 @@ def test_an_expired_device_is_readmitted_and_the_door_closes_again(fleet: Fleet)
 
 def test_a_revoked_device_has_nothing_that_is_accepted(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = fleet.aboard()
+    vendor = str(fleet.bench.device().vendor_certificate_id)
     monkeypatch.setattr("builtins.input", lambda _question: "n")
     assert fleet("revoke SN-1").status == 1
     assert fleet.bench.status(certificate) == "ACTIVE"
@@ -135,6 +136,10 @@ def test_a_revoked_device_has_nothing_that_is_accepted(fleet: Fleet, monkeypatch
     assert fleet("revoke SN-1").status == 0
     assert fleet.bench.status(certificate) == "gone"
     assert fleet.bench.create(certificate, 2)["error"]["code"] == "not-allowed"
+    assert fleet("readmit SN-1").status == 0
+    vendor = fleet.bench.vendor_again(vendor)
+    fleet.bench.ack(fleet.bench.create(vendor, 2)["cert_id"])
+    fleet.bench.check_settled()
 
 
 def test_one_that_fails_keeps_no_other_from_it(fleet: Fleet) -> None:
