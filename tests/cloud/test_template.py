@@ -1,13 +1,12 @@
 """What a security review asks of the stack's template."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-TEMPLATE = Path(__file__).parents[2] / "cloud" / "template.yaml"
+from tests.cloud.template import RESOURCES, STACK
+
 NO_RESOURCE = {  # actions that take no resource, or name theirs where not every implementation looks
     "iot:RegisterCertificate",
     "iot:ListAttachedPolicies",
@@ -17,24 +16,6 @@ NO_RESOURCE = {  # actions that take no resource, or name theirs where not every
     "xray:PutTraceSegments",
     "xray:PutTelemetryRecords",
 }
-
-
-class Loader(yaml.SafeLoader):
-    """Reads CloudFormation's short forms: `!Sub x` becomes {"Sub": x}."""
-
-
-def short_form(loader: Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
-    if isinstance(node, yaml.ScalarNode):
-        return {suffix: loader.construct_scalar(node)}
-    if isinstance(node, yaml.SequenceNode):
-        return {suffix: loader.construct_sequence(node, deep=True)}
-    assert isinstance(node, yaml.MappingNode)
-    return {suffix: loader.construct_mapping(node, deep=True)}
-
-
-Loader.add_multi_constructor("!", short_form)
-STACK: dict[str, Any] = yaml.load(TEMPLATE.read_text(), Loader)  # noqa: S506 - a SafeLoader
-RESOURCES: dict[str, dict[str, Any]] = STACK["Resources"]
 
 
 def of_type(kind: str) -> dict[str, dict[str, Any]]:
