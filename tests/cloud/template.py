@@ -24,3 +24,7 @@ def short_form(loader: Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
 Loader.add_multi_constructor("!", short_form)
 STACK: dict[str, Any] = yaml.load(TEMPLATE.read_text(), Loader)  # noqa: S506 - a SafeLoader
 RESOURCES: dict[str, dict[str, Any]] = STACK["Resources"]
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    return {name: body["Properties"] for name, body in RESOURCES.items() if body["Type"] == kind}

@@ -16,7 +16,7 @@ from cloud.rotation import steps
 from cloud.rotation.lifecycle import SETTLE_MS
 from tests.cloud.bench import a_bench
 from tests.cloud.counting import item_size, log_bytes, metric, tallied
-from tests.cloud.test_template import STACK, of_type
+from tests.cloud.template import STACK, of_type
 from tests.simulator.device import SimulatedDevice
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 from cloud.rotation import devices
 from cloud.rotation.lifecycle import SETTLE_MS
-from tests.cloud.template import RESOURCES, STACK, TEMPLATE
+from tests.cloud.template import RESOURCES, STACK, TEMPLATE, of_type
 
 NO_RESOURCE = {  # actions that take no resource, or name theirs where not every implementation looks
     "iot:RegisterCertificate",
@@ -19,10 +19,6 @@ NO_RESOURCE = {  # actions that take no resource, or name theirs where not every
     "xray:PutTraceSegments",
     "xray:PutTelemetryRecords",
 }
-
-
-def of_type(kind: str) -> dict[str, dict[str, Any]]:
-    return {name: body["Properties"] for name, body in RESOURCES.items() if body["Type"] == kind}
 
 
 RULES, PERMISSIONS = of_type("AWS::IoT::TopicRule"), of_type("AWS::Lambda::Permission")
