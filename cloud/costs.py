@@ -66,7 +66,7 @@ COUNTED: Final = {
         read_units=9.5,
         write_units=31,
         history_bytes=635,
-        record_bytes=1042,
+        record_bytes=1059,
         log_bytes=1426,
         signatures=1,
         connects=4,
@@ -123,7 +123,7 @@ COUNTED: Final = {
         read_units=0.5,
         write_units=0,
         history_bytes=0,
-        record_bytes=1042,
+        record_bytes=1059,
         log_bytes=219,
     ),
 }
