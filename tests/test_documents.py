@@ -76,6 +76,15 @@ def test_a_test_that_is_not_there_is_noticed() -> None:
     assert missing_tests("`tests/test_documents.py::test_the_readme_has_commands`") == []
 
 
+@pytest.mark.parametrize("package", ["rotation", "setup", "fleet"])
+def test_every_module_of_the_cloud_has_its_place_in_the_architecture(package: str) -> None:
+    tables = [line for line in (ROOT / "ARCHITECTURE.md").read_text().splitlines() if line.startswith("| ")]
+    named = {name for line in tables for name in re.findall(r"`(\w+)`", line)}
+    modules = {path.stem for path in (ROOT / "cloud" / package).glob("*.py") if not path.stem.startswith("__")}
+    assert modules
+    assert modules - named == set()
+
+
 def test_every_alarm_is_in_the_operators_document() -> None:
     names = re.findall(r"AlarmName: !Sub \${AWS::StackName}-([\w-]+)", (ROOT / "cloud/template.yaml").read_text())
     table = (ROOT / "docs/operations.md").read_text()
