@@ -1,6 +1,6 @@
 """What a fleet costs in AWS: work counted by tests, prices to be replaced by today's, and the arithmetic between. Pure.
 
-`python -m cloud.costs` prints the tables of docs/costs.md. COUNTED is what one device makes the cloud do, each time; a
+`python3 -m cloud.costs` prints the tables of docs/costs.md. COUNTED is what one device makes the cloud do, each time; a
 test counts it again and fails when it differs. PRICES and Fleet are inputs: change them, and print the tables again.
 """
 # ruff: noqa: T201 - a command line program prints

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.cloud.bench import Bench
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "costs.md"
+README = Path(__file__).parents[2] / "README.md"
 SERIAL = "SN-2026-0000001"
 REPORT = {
     "agent_version": "0.1.0",
@@ -181,7 +182,17 @@ def test_what_is_fixed_is_what_the_template_makes() -> None:
 
 
 def test_the_document_shows_these_tables() -> None:
-    assert costs.tables(Fleet()) in DOCUMENT.read_text(), "print them again: python -m cloud.costs"
+    assert costs.tables(Fleet()) in DOCUMENT.read_text(), "print them again: python3 -m cloud.costs"
+
+
+def test_what_is_said_in_words_is_in_the_tables() -> None:
+    fleet, million = Fleet(), 1_000_000
+    renewal = costs.dollars(costs.amounts(COUNTED["renewal"], fleet)) * million
+    assert f"A renewal of a million devices costs about {renewal:.0f} dollars" in README.read_text()
+    assert f"a renewal of a million devices is {renewal:.0f} dollars" in DOCUMENT.read_text()
+    check_ins = costs.dollars(costs.amounts(COUNTED["check-in"], fleet)) * million
+    share = check_ins * fleet.check_ins_a_day * costs.MONTH_DAYS / costs.dollars(costs.a_month(fleet))
+    assert (round(share, 1), "nine tenths" in DOCUMENT.read_text()) == (0.9, True)
 
 
 def test_the_bill_is_the_sum_of_its_lines() -> None:
