@@ -19,7 +19,7 @@ Sees and steers the fleet of a deployed stack.
   iot-fleet forecast --html fleet.html      when certificates expire, and which devices may not make it
   iot-fleet allow SN-0001 SN-0002           let devices come aboard
   iot-fleet rotate --all --over 7d          have every device renew, spread over a week
-  iot-fleet readmit SN-0001 --for 24h       let a device start again that has expired or was restored
+  iot-fleet readmit SN-0001 --for 3d        let a device start again that has expired or was restored
   iot-fleet revoke SN-0001                  take a device out of service
 
 Every command takes --json for a program to read, and every one that changes something --dry-run."""
@@ -53,7 +53,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     readmit = changing("readmit", "let a device start again", READMIT)
     _some(readmit)
     readmit.add_argument(
-        "--for", dest="duration", type=span_ms, default=span_ms("24h"), metavar="TIME", help="how long (default: 24h)"
+        "--for", dest="duration", type=span_ms, default=span_ms("3d"), metavar="TIME", help="how long (default: 3d)"
     )
     revoke = changing("revoke", "take devices out of service", REVOKE)
     _some(revoke)

@@ -283,10 +283,10 @@ def create_tables(resource: DynamoDBServiceResource) -> tuple[Table, Table]:
     history = resource.create_table(
         TableName="history",
         BillingMode="PAY_PER_REQUEST",
-        KeySchema=[{"AttributeName": "serial", "KeyType": "HASH"}, {"AttributeName": "version", "KeyType": "RANGE"}],
+        KeySchema=[{"AttributeName": "serial", "KeyType": "HASH"}, {"AttributeName": "line", "KeyType": "RANGE"}],
         AttributeDefinitions=[
             {"AttributeName": "serial", "AttributeType": "S"},
-            {"AttributeName": "version", "AttributeType": "N"},
+            {"AttributeName": "line", "AttributeType": "S"},
         ],
     )
     return table, history

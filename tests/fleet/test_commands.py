@@ -279,3 +279,21 @@ def test_a_reason_reaches_the_person(fleet: Fleet, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(stack.Stack, "outputs", fail)
     said = fleet("list")
     assert said.err == "iot-fleet: the sky is falling\n  what to do: take cover\n"
+
+
+def test_a_record_that_begins_anew_writes_over_no_history(fleet: Fleet) -> None:
+    fleet.aboard()
+    before = list(fleet.bench.devices.history("SN-1"))
+    fleet.bench.table.delete_item(Key={"serial": "SN-1"})
+    fleet.bench.now += DAY
+    fleet("allow SN-1")
+    history = list(fleet.bench.devices.history("SN-1"))
+    assert history[: len(before)] == before
+    assert [line.entry.event for line in history[len(before) :]] == ["allowed"]
+
+
+def test_the_open_door_of_a_readmission_is_no_finding(fleet: Fleet) -> None:
+    fleet.aboard()
+    assert fleet("revoke SN-1 --yes").status == 0
+    assert fleet("readmit SN-1").status == 0
+    assert fleet("show SN-1").status == 0
