@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null || true)))
 
-.PHONY: help env lock lint test deb demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
+.PHONY: help env lock lint test bench deb demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ demo: env-agent env-local env-sam env-cloud ## a device's whole life against a c
 
 demo-stop: env-cloud ## stop what `make demo KEEP=1` left running
 	@$(ENV)/cloud/bin/python cloud/local/demo.py --stop
+
+bench: env-agent env-local env-sam env-cloud env-dev ## whole-process figures beside their rivals, into docs/benchmarks.md (three minutes)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 local-up: env-local ## a local cloud in build/local until Ctrl-C, for cloud/setup.sh --local build/local
 	@$(ENV)/local/bin/python -m cloud.local up --dir build/local

@@ -71,16 +71,14 @@ def _checksum(body: str) -> str:
 
 def _record(body: dict[str, Any]) -> Record:
     parts = {field.name: body[field.name] for field in fields(Record)}
-    pending = parts["pending"]
+    pending, failure = parts["pending"], parts["failure"]
     parts.update(
         state=State(parts["state"]),
         active=_identity(parts["active"]),
         set_aside=_identity(parts["set_aside"]),
-        pending=None
-        if pending is None
-        else Pending(**{**pending, "certificate": _certificate(pending["certificate"])}),
+        pending=None if pending is None else _pending(pending),
         leftovers=tuple(parts["leftovers"]),
-        failure=None if parts["failure"] is None else Failure(**parts["failure"]),
+        failure=None if failure is None else Failure(**{**failure, "step": Kind(failure["step"])}),
         advised=None if parts["advised"] is None else Advised(**parts["advised"]),
         history=tuple(Event(**event) for event in parts["history"]),
     )

@@ -55,8 +55,8 @@ def _client_id(value: str) -> str:
 
 
 def _prefix(value: str) -> str:
-    if not re.fullmatch(r"/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,2}", value):
-        raise ValueError(f"{value!r} is not a topic of one to three levels without wildcards, like cert-rotation")
+    if not re.fullmatch(r"/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,3}", value):
+        raise ValueError(f"{value!r} is not a topic of one to four levels without wildcards, like cert-rotation")
     return value
 
 

@@ -65,7 +65,7 @@ class Pending:
 class Failure:
     """The last failure, until something succeeds that shows it is over."""
 
-    step: str
+    step: Kind
     code: str
     message: str
     remedy: str

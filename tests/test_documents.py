@@ -1,6 +1,8 @@
-"""What the documents say is so: commands exist, links lead somewhere."""
+"""What the documents say is so: commands and tests exist, links lead somewhere."""
 
+import importlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,15 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "tests/contract/README.md"]
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    ") and line.strip()]
+
+PARSERS = {"cloud/setup.sh": "cloud.setup.arguments", "cloud/iot-fleet": "cloud.fleet.arguments"}
+NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+
+
+def shown() -> list[str]:
+    """Return each line of a document that is one of our commands, typed as it stands there."""
+    lines = [line.strip() for document in DOCUMENTS for line in document.read_text().splitlines() if line[:4] == "    "]
+    return sorted({line for line in lines if line.split(" ")[0] in PARSERS})
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -26,12 +37,68 @@ def test_every_make_target_of_the_readme_exists(command: str) -> None:
     assert run("make", "--dry-run", command.split()[1]).returncode == 0
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("cloud/setup.sh ")])
-def test_every_option_of_setup_in_the_readme_exists(command: str) -> None:
-    _, verb, *rest = command.split()
-    shown = run("cloud/setup.sh", verb, "--help").stdout
-    assert shown.startswith(f"usage: cloud/setup.sh {verb}")
-    assert all(option in shown for option in rest if option.startswith("--"))
+def test_both_programs_of_the_cloud_are_shown() -> None:
+    assert {command.split()[0] for command in shown()} == PARSERS.keys()
+
+
+@pytest.mark.parametrize("command", shown())
+def test_every_command_shown_is_one_that_its_parser_takes(command: str) -> None:
+    program, *words = shlex.split(command, comments=True)
+    assert importlib.import_module(PARSERS[program]).parse(words).command == words[0]
+
+
+@pytest.mark.parametrize("command", ["cloud/setup.sh deploy --livetime 90d", "cloud/iot-fleet readmit SN-1 --until 3d"])
+def test_a_command_that_the_parser_does_not_take_is_noticed(command: str) -> None:
+    with pytest.raises(SystemExit):
+        test_every_command_shown_is_one_that_its_parser_takes(command)
+
+
+def missing_tests(document: str) -> list[str]:
+    """Return the tests that a document names and that are not there."""
+    named = NAMED_TEST.findall(document)
+    return [f"{path}::{name}" for path, name in named if f"\ndef {name}(" not in _text(ROOT / path)]
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    document = (ROOT / "docs/threat-model.md").read_text()
+    controls = [line for line in document.splitlines() if line.startswith("| ") and "tests/" in line]
+    assert len(controls) > 20
+    assert missing_tests(document) == []
+    assert len(NAMED_TEST.findall(document)) == document.count("tests/"), "named in another way, so not looked for"
+
+
+def test_a_test_that_is_not_there_is_noticed() -> None:
+    assert missing_tests("`tests/test_documents.py::test_nothing`, `tests/gone.py::test_it`") != []
+    assert missing_tests("`tests/test_documents.py::test_the_readme_has_commands`") == []
+
+
+@pytest.mark.parametrize("package", ["rotation", "setup", "fleet"])
+def test_every_module_of_the_cloud_has_its_place_in_the_architecture(package: str) -> None:
+    tables = [line for line in (ROOT / "ARCHITECTURE.md").read_text().splitlines() if line.startswith("| ")]
+    named = {name for line in tables for name in re.findall(r"`(\w+)`", line)}
+    modules = {path.stem for path in (ROOT / "cloud" / package).glob("*.py") if not path.stem.startswith("__")}
+    assert modules
+    assert modules - named == set()
+
+
+def test_every_alarm_is_in_the_operators_document() -> None:
+    names = re.findall(r"AlarmName: !Sub \${AWS::StackName}-([\w-]+)", (ROOT / "cloud/template.yaml").read_text())
+    table = (ROOT / "docs/operations.md").read_text()
+    assert names
+    assert [name for name in names if f"| `{name}` |" not in table] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_into_a_document_finds_its_heading(document: Path) -> None:
+    for name, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text()):
+        target = document.parent / name if name else document
+        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+        slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert anchor in slugs, f"{anchor} is no heading of {target.name}"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cloud.rotation import orders, steps
 from cloud.rotation.lifecycle import Keep, Save
 from cloud.rotation.orders import OrderError
+from cloud.rotation.record import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,8 @@ def readmit(office: Office, serial: str, duration_ms: int) -> Save:
     device = _known(office, serial)
     decision = orders.readmit(device, office.clock() + duration_ms, office.by)
     vendor = device.vendor_certificate_id
-    if vendor and vendor != device.present_certificate_id and not office.dry_run:
+    in_service = vendor == device.present_certificate_id and device.state is not State.REVOKED
+    if vendor and not in_service and not office.dry_run:
         _forget(office, vendor)
     _write(office, decision)
     return decision

@@ -7,8 +7,9 @@ The table of devices: `serial` (S, the key), `state` (S), `version` (N, counts w
 always the same) and `look_at` (N, ms): the index `agenda` holds those items only. A write touches only the
 attributes that the rules own, so whatever a later version adds survives it.
 
-The table of their history, written together with a record or not at all: `serial` (S) and `version` (N), the key; `at`
-(N, ms), `event`, `detail`, `certificate_id`, `by` (S).
+The table of their history, written together with a record or not at all: `serial` and `line` (S), the key; `at` (N,
+ms), `version` (N), `event`, `detail`, `certificate_id`, `by` (S). A line is named for its time first: a record that was
+restored, or begun anew, counts its versions once more, and must not write over what has happened.
 """
 
 from __future__ import annotations
@@ -155,7 +156,8 @@ def _update(table: str, device: Device, now: int) -> UpdateTypeDef:
 
 def _line(device: Device, now: int, entry: Entry) -> Item:
     fields = {name: value for name, value in asdict(entry).items() if value is not None}
-    return {"serial": device.serial, "version": device.version + 1, "at": now, **fields}
+    version = device.version + 1
+    return {"serial": device.serial, "line": f"{now:013d}-{version:08d}", "version": version, "at": now, **fields}
 
 
 def _lost_a_race(error: ClientError) -> bool:

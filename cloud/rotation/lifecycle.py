@@ -201,6 +201,7 @@ def decide_ack(device: Device | None, principal: str, named: str, now: int) -> R
         retiring=to_retire(device, device.present_certificate_id, now),
         renew=None if advice is None or advice.since <= device.pending.issued_at else advice,
         readmit_until=None,
+        last_seen=now,
     )
     if device.readmit_until is not None:  # the vendor certificate was in service once more
         proven = replace(proven, retiring=to_retire(proven, device.vendor_certificate_id, now))

@@ -26,7 +26,7 @@ from cloud.fleet.acts import Office
 from cloud.rotation import csr, devices, handler
 from cloud.rotation.lifecycle import Save
 from cloud.rotation.registry import Registry
-from tests.cloud import pki
+from tests.cloud import pki, role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -283,19 +283,25 @@ def create_tables(resource: DynamoDBServiceResource) -> tuple[Table, Table]:
     history = resource.create_table(
         TableName="history",
         BillingMode="PAY_PER_REQUEST",
-        KeySchema=[{"AttributeName": "serial", "KeyType": "HASH"}, {"AttributeName": "version", "KeyType": "RANGE"}],
+        KeySchema=[{"AttributeName": "serial", "KeyType": "HASH"}, {"AttributeName": "line", "KeyType": "RANGE"}],
         AttributeDefinitions=[
             {"AttributeName": "serial", "AttributeType": "S"},
-            {"AttributeName": "version", "AttributeType": "N"},
+            {"AttributeName": "line", "AttributeType": "S"},
         ],
     )
     return table, history
 
 
 @cache
-def made_once(kind: str, service: str) -> Any:  # noqa: ANN401 - one of boto3's many
-    """Return a client or resource, the same for every cloud: to make them takes most of the time of a cloud."""
-    return getattr(boto3.Session(), kind)(service)
+def made_once(kind: str, service: str, owner: str = "world") -> Any:  # noqa: ANN401 - one of boto3's many
+    """Return a client or resource, the same for every cloud: to make them takes most of the time of a cloud.
+
+    Those of the owner "lambda" are held to the Lambda's role.
+    """
+    made = getattr(boto3.Session(), kind)(service)
+    if owner == "lambda":
+        role.watch(made if kind == "client" else made.meta.client)
+    return made
 
 
 def name_the_ca(patch: pytest.MonkeyPatch) -> None:
@@ -344,9 +350,13 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         for name, value in environment.items():
             patch.setenv(name, value)
         handler.front_desk.cache_clear()
-        wired = handler.front_desk()
-        made = Bench(iot, table, wired.world.devices, ids[0], wired.world.clock())
-        registry = Registry(iot, boto3.client("iot-data"), made.sleep)
+        with patch.context() as of_lambda:
+            of_lambda.setattr(boto3, "client", lambda service, **_: made_once("client", service, "lambda"))
+            of_lambda.setattr(boto3, "resource", lambda service, **_: made_once("resource", service, "lambda"))
+            wired = handler.front_desk()
+            clients = boto3.client("iot"), boto3.client("iot-data")
+        made = Bench(iot, table, devices.Devices(table, history), ids[0], wired.world.clock())
+        registry = Registry(*clients, made.sleep)
         desk = replace(wired, world=replace(wired.world, registry=registry, clock=lambda: made.now))
         patch.setattr(handler, "front_desk", lambda: desk)
         made.allow("SN-1")

@@ -9,20 +9,20 @@ from botocore.exceptions import ClientError
 
 from cloud.rotation.lifecycle import SETTLE_MS
 from cloud.rotation.record import State
-from tests.cloud.bench import Bench, before_each_call, request
+from tests.cloud.bench import Bench, before_each_call, made_once, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def not_yet(bench: Bench, operation: str, error: str, times: int) -> Callable[[int, str], None]:
+def not_yet(operation: str, error: str, times: int) -> Callable[[int, str], None]:
     """Have an operation fail so many times."""
     left = [times]
 
     def hook(_number: int, called: str) -> None:
         if called == operation and left[0]:
             left[0] -= 1
-            raised: Any = bench.iot.exceptions.from_code(error)
+            raised: Any = made_once("client", "iot", "lambda").exceptions.from_code(error)
             raise raised({"Error": {"Code": error, "Message": "not yet"}}, operation)
 
     return hook
@@ -42,7 +42,7 @@ def test_a_detachment_that_takes_seconds_is_waited_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: str
 ) -> None:
     first, event = renewed(bench)
-    with before_each_call(monkeypatch, not_yet(bench, "DeleteCertificate", error, 3)):
+    with before_each_call(monkeypatch, not_yet("DeleteCertificate", error, 3)):
         bench.deliver(event)
     assert bench.status(first) == "gone"
     assert 0 < sum(bench.slept) < 10
@@ -52,7 +52,7 @@ def test_a_detachment_that_takes_seconds_is_waited_for(
 def test_one_that_takes_minutes_is_left_to_the_sweeper(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     first, event = renewed(bench)
     with (
-        before_each_call(monkeypatch, not_yet(bench, "DeleteCertificate", "DeleteConflictException", 99)),
+        before_each_call(monkeypatch, not_yet("DeleteCertificate", "DeleteConflictException", 99)),
         pytest.raises(ClientError),
     ):
         bench.deliver(event)
@@ -69,7 +69,7 @@ def test_a_thing_that_is_not_there_yet_fails_the_request_and_the_next_one_succee
     vendor = bench.vendor("SN-1")
     event = bench.event("create", "SN-1", vendor, request(1))
     with (
-        before_each_call(monkeypatch, not_yet(bench, "AttachThingPrincipal", "ResourceNotFoundException", 1)),
+        before_each_call(monkeypatch, not_yet("AttachThingPrincipal", "ResourceNotFoundException", 1)),
         pytest.raises(ClientError),
     ):
         bench.deliver(event)

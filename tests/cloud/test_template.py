@@ -1,13 +1,15 @@
 """What a security review asks of the stack's template."""
 
 import json
-from pathlib import Path
+import re
 from typing import Any
 
 import pytest
-import yaml
 
-TEMPLATE = Path(__file__).parents[2] / "cloud" / "template.yaml"
+from cloud.rotation import devices
+from cloud.rotation.lifecycle import SETTLE_MS
+from tests.cloud.template import RESOURCES, STACK, TEMPLATE, of_type
+
 NO_RESOURCE = {  # actions that take no resource, or name theirs where not every implementation looks
     "iot:RegisterCertificate",
     "iot:ListAttachedPolicies",
@@ -17,28 +19,6 @@ NO_RESOURCE = {  # actions that take no resource, or name theirs where not every
     "xray:PutTraceSegments",
     "xray:PutTelemetryRecords",
 }
-
-
-class Loader(yaml.SafeLoader):
-    """Reads CloudFormation's short forms: `!Sub x` becomes {"Sub": x}."""
-
-
-def short_form(loader: Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
-    if isinstance(node, yaml.ScalarNode):
-        return {suffix: loader.construct_scalar(node)}
-    if isinstance(node, yaml.SequenceNode):
-        return {suffix: loader.construct_sequence(node, deep=True)}
-    assert isinstance(node, yaml.MappingNode)
-    return {suffix: loader.construct_mapping(node, deep=True)}
-
-
-Loader.add_multi_constructor("!", short_form)
-STACK: dict[str, Any] = yaml.load(TEMPLATE.read_text(), Loader)  # noqa: S506 - a SafeLoader
-RESOURCES: dict[str, dict[str, Any]] = STACK["Resources"]
-
-
-def of_type(kind: str) -> dict[str, dict[str, Any]]:
-    return {name: body["Properties"] for name, body in RESOURCES.items() if body["Type"] == kind}
 
 
 RULES, PERMISSIONS = of_type("AWS::IoT::TopicRule"), of_type("AWS::Lambda::Permission")
@@ -113,3 +93,103 @@ def test_device_policies_name_only_the_devices_own_topics_and_clients() -> None:
                 text = resource["Sub"]
                 assert "${!iot:Certificate.Subject.CommonName}" in text
                 assert "*" not in text
+
+
+# ---- what an operator is told ---------------------------------------------------------------------------------------
+
+ALARMS = of_type("AWS::CloudWatch::Alarm")
+OURS = "IotAgent"
+
+
+def metrics_of_the_code() -> set[str]:
+    """Return every metric that the Lambda counts: capitalised words of the modules that count."""
+    counting = ["handler.py", "steps.py", "sweeper.py", "agenda.py"]
+    sources = "".join((TEMPLATE.parent / "rotation" / name).read_text() for name in counting)
+    return set(re.findall(r'"([A-Z][a-z]+)"', sources))
+
+
+def dashboard() -> dict[str, Any]:
+    body: str = of_type("AWS::CloudWatch::Dashboard")["Dashboard"]["DashboardBody"]["Sub"]
+    found: dict[str, Any] = json.loads(re.sub(r"\$\{[^}]+\}", "x", body))
+    return found
+
+
+def test_every_alarm_tells_somebody_what_it_means_and_when_it_is_over() -> None:
+    for name, alarm in ALARMS.items():
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "AlarmTopic"}], name
+        assert len(alarm["AlarmDescription"]) > 60, name
+        assert alarm["TreatMissingData"] == ("breaching" if name == "SweeperAlarm" else "notBreaching"), name
+
+
+def test_what_an_on_call_engineer_must_know_has_an_alarm() -> None:
+    watched = {alarm["MetricName"] for alarm in ALARMS.values()}
+    needed = {
+        "Errors",
+        "ApproximateNumberOfMessagesVisible",
+        "Throttles",
+        "Quarantined",
+        "Expiring",
+        "Expired",
+        "Swept",
+    }
+    assert needed <= watched
+
+
+def test_alarms_and_dashboard_name_only_metrics_that_are_counted() -> None:
+    counted = metrics_of_the_code()
+    shown = [metric for one in dashboard()["widgets"] for metric in one["properties"].get("metrics", [])]
+    assert shown
+    named = {alarm["MetricName"] for alarm in ALARMS.values() if alarm["Namespace"] == OURS}
+    named |= {metric[1] for metric in shown if metric[0] == OURS}
+    assert named <= counted
+    assert counted - {metric[1] for metric in shown} == set(), "counted, and shown nowhere"
+
+
+def test_the_dashboard_has_every_alarm_and_no_widget_on_another() -> None:
+    body = of_type("AWS::CloudWatch::Dashboard")["Dashboard"]["DashboardBody"]["Sub"]
+    assert all(f"${{{name}.Arn}}" in body for name in ALARMS)
+    taken: set[tuple[int, int]] = set()
+    for one in dashboard()["widgets"]:
+        x, y, width, height = (one[side] for side in ("x", "y", "width", "height"))
+        cells = {(column, row) for column in range(x, x + width) for row in range(y, y + height)}
+        assert x + width <= 24
+        assert not cells & taken, one["properties"].get("title")
+        taken |= cells
+
+
+# ---- how state is kept ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", of_type("AWS::DynamoDB::Table"))
+def test_tables_are_encrypted_can_be_restored_and_outlive_the_stack(name: str) -> None:
+    table = RESOURCES[name]
+    assert table["Properties"]["SSESpecification"]["SSEEnabled"] is True
+    assert table["Properties"]["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
+    assert table["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert table["UpdateReplacePolicy"] == "Retain"
+
+
+def test_the_index_of_the_sweeper_is_the_one_the_code_asks() -> None:
+    (index,) = of_type("AWS::DynamoDB::Table")["DeviceTable"]["GlobalSecondaryIndexes"]
+    assert index["IndexName"] == devices.INDEX
+
+
+def test_the_function_cannot_outrun_the_quotas_of_aws_iot() -> None:
+    (function,) = of_type("AWS::Serverless::Function").values()
+    assert function["ReservedConcurrentExecutions"] <= 10  # certificate changes a second, for the whole account
+    assert function["Timeout"] * 1000 <= SETTLE_MS, "a run may outlive the time for which its leavings are watched"
+    assert STACK["Parameters"]["LambdaRuntime"]["Default"] == "python3.13"
+    assert STACK["Parameters"]["LambdaArchitecture"]["Default"] == "arm64"
+    assert STACK["Parameters"]["TracingMode"]["Default"] == "PassThrough"
+
+
+def test_logs_do_not_stay_for_ever() -> None:
+    assert all("RetentionInDays" in group for group in of_type("AWS::Logs::LogGroup").values())
+    assert STACK["Parameters"]["LogRetentionDays"]["Default"] == 90
+
+
+def test_the_schedule_sends_what_the_function_takes_for_a_sweep() -> None:
+    (schedule,) = of_type("AWS::Scheduler::Schedule").values()
+    assert json.loads(schedule["Target"]["Input"]) == {"event": "sweep"}
+    assert schedule["State"] == "ENABLED"
+    assert of_type("AWS::IoT::CACertificate")["ManufacturerCa"]["AutoRegistrationStatus"] == "DISABLE"

@@ -31,7 +31,7 @@ def report(record: Record = RECORD, now: float = 1500, **about: object) -> dict[
 
 
 def failing(times: int) -> Record:
-    failure = Failure("request", "unreachable", "no route", "Check the network.", 1400)
+    failure = Failure(Kind.REQUEST, "unreachable", "no route", "Check the network.", 1400)
     return replace(RECORD, attempt=times, failure=failure)
 
 

@@ -21,6 +21,7 @@ from iot_agent.record import (
     Identity,
     Introduced,
     Issued,
+    Kind,
     Outcome,
     Pending,
     Proven,
@@ -39,7 +40,7 @@ FULL = Record(
     set_aside=Identity("iot-agent-3", CERTIFICATE),
     leftovers=("iot-agent-4",),
     attempt=3,
-    failure=Failure("prove", "no-reply", "nobody answered", "look", 17),
+    failure=Failure(Kind.PROVE, "no-reply", "nobody answered", "look", 17),
     advised=Advised(1, 2, 1),
     history=(Event(1, "issued", "x"),),
 )
@@ -58,6 +59,7 @@ def an_identity(directory: Path, label: str, certificate: Certificate = CERTIFIC
 
 def test_a_record_survives_its_form_on_disk() -> None:
     assert decode_record(encode_record(FULL)) == FULL
+    assert repr(decode_record(encode_record(FULL))) == repr(FULL), "a word for a member of an enumeration: `is` fails"
     assert decode_record(encode_record(Record("SN-1"))) == Record("SN-1")
 
 

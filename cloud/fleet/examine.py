@@ -1,0 +1,145 @@
+"""Everything about one device: its record, its history, and its certificates as IoT Core has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cloud.fleet import listing, text
+from cloud.fleet.inspection import Expected, Finding, Seen, compare, roles
+
+if TYPE_CHECKING:
+    from mypy_boto3_iot import IoTClient
+
+    from cloud.fleet.reach import Reach
+    from cloud.rotation.devices import Happened
+    from cloud.rotation.record import Device
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found."""
+
+    device: Device
+    history: list[Happened]
+    seen: list[Seen]
+    findings: list[Finding]
+
+    def as_json(self, now: int) -> dict[str, Any]:
+        """Return it for a program to read."""
+        named = roles(self.device)
+        return {
+            **listing.as_json(self.device, now),
+            "report": self.device.report,
+            "history": [
+                {
+                    "at": line.at,
+                    "event": line.entry.event,
+                    "detail": line.entry.detail,
+                    "certificate_id": line.entry.certificate_id,
+                    "by": line.entry.by,
+                }
+                for line in self.history
+            ],
+            "certificates": [
+                {
+                    "certificate_id": one.certificate_id,
+                    "role": named.get(one.certificate_id),
+                    "status": one.status,
+                    "policies": list(one.policies),
+                    "things": list(one.things),
+                }
+                for one in self.seen
+            ],
+            "findings": [
+                {"certificate_id": one.certificate_id, "problem": one.problem, "remedy": one.remedy}
+                for one in self.findings
+            ],
+        }
+
+    def lines(self, now: int) -> list[str]:
+        """Tell it to a person."""
+        device, named = self.device, roles(self.device)
+        told = [f"{device.serial}  {device.state}"]
+        told += [f"  {note}" for note in listing.notes(device, now)]
+        told.append(f"  last seen {text.ago(device.last_seen, now)}")
+        told += ["", "Certificates"]
+        told += _indented(
+            [
+                (
+                    one.certificate_id[:16],
+                    named.get(one.certificate_id, "not in the record"),
+                    one.status or "not registered",
+                    _expiry(device, one.certificate_id, now),
+                    ", ".join((*one.policies, *one.things)) or "nothing attached",
+                )
+                for one in self.seen
+            ]
+        )
+        told += ["", "History"]
+        told += _indented(
+            [
+                (text.moment(line.at), line.entry.event, (line.entry.certificate_id or "")[:16], _detail(line))
+                for line in self.history
+            ]
+        )
+        told.append("")
+        if not self.findings:
+            told.append("Record and IoT Core agree.")
+        for one in self.findings:
+            told += [f"! {one.certificate_id[:16]}: {one.problem}", f"    what to do: {one.remedy}"]
+        return told
+
+
+def examine(here: Reach, serial: str) -> Report | None:
+    """Look a device up in the tables and in IoT Core; None if it is not known."""
+    device = here.office.devices.get(serial)
+    if device is None:
+        return None
+    ids = dict.fromkeys([*roles(device), *_of_the_thing(here.iot, serial)])
+    seen = [_look(here.iot, certificate_id) for certificate_id in ids]
+    expected = Expected(
+        frozenset(filter(None, [here.outputs.get("DevicePolicyName"), here.outputs.get("ApplicationPolicyName")])),
+        frozenset(filter(None, [here.outputs.get("BootstrapPolicyName")])),
+    )
+    return Report(device, list(here.office.devices.history(serial)), seen, compare(device, seen, expected))
+
+
+def _of_the_thing(iot: IoTClient, serial: str) -> list[str]:
+    try:
+        pages = list(iot.get_paginator("list_thing_principals").paginate(thingName=serial))
+    except iot.exceptions.ResourceNotFoundException:
+        return []
+    return [arn.rsplit("/", 1)[1] for page in pages for arn in page["principals"]]
+
+
+def _look(iot: IoTClient, certificate_id: str) -> Seen:
+    try:
+        found = iot.describe_certificate(certificateId=certificate_id)["certificateDescription"]
+    except iot.exceptions.ResourceNotFoundException:
+        return Seen(certificate_id, None)
+    arn = found["certificateArn"]
+    policies = [
+        policy["policyName"]
+        for page in iot.get_paginator("list_attached_policies").paginate(target=arn)
+        for policy in page["policies"]
+    ]
+    things = [
+        thing for page in iot.get_paginator("list_principal_things").paginate(principal=arn) for thing in page["things"]
+    ]
+    return Seen(certificate_id, str(found["status"]), tuple(sorted(policies)), tuple(things))
+
+
+def _expiry(device: Device, certificate_id: str, now: int) -> str:
+    for held in (device.active, device.pending):
+        if held and held.certificate_id == certificate_id:
+            return text.ahead(held.not_after, now)
+    return text.ahead(device.vendor_not_after, now) if certificate_id == device.vendor_certificate_id else "-"
+
+
+def _detail(line: Happened) -> str:
+    return line.entry.detail + (f" (by {line.entry.by})" if line.entry.by else "")
+
+
+def _indented(rows: list[tuple[str, ...]]) -> list[str]:
+    return [f"  {line}" for line in text.columns(rows)]

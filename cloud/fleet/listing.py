@@ -1,0 +1,103 @@
+"""One device in one line, and which devices an operator wants to see. Pure. Times are ms since 1970, UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from cloud.fleet import text
+from cloud.rotation.agenda import overdue_at
+from cloud.rotation.record import State
+
+if TYPE_CHECKING:
+    from cloud.rotation.record import Device
+
+HEADING = ("SERIAL", "STATE", "EXPIRES", "", "LAST SEEN", "NOTES")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which devices: everything that is given must be so."""
+
+    states: frozenset[State] = frozenset()
+    prefix: str = ""
+    expiring_within: int | None = None
+    not_seen_for: int | None = None
+    overdue: bool = False
+    issuer: str | None = None
+
+    def matches(self, device: Device, now: int) -> bool:
+        """Whether this is one of them."""
+        active = device.active
+        left = None if active is None else active.not_after - now
+        unseen = now - (device.last_seen or 0)
+        return all(
+            (
+                not self.states or device.state in self.states,
+                device.serial.startswith(self.prefix),
+                self.expiring_within is None or (left is not None and left <= self.expiring_within),
+                self.not_seen_for is None or (active is not None and unseen >= self.not_seen_for),
+                not self.overdue or (active is not None and now >= overdue_at(active)),
+                self.issuer is None or (active is not None and issuer_of(active.pem) == self.issuer),
+            )
+        )
+
+
+def issuer_of(pem: str) -> str:
+    """Return the common name of the CA that issued a certificate."""
+    names = x509.load_pem_x509_certificate(pem.encode()).issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else ""
+
+
+def notes(device: Device, now: int) -> list[str]:
+    """Say what an operator should know besides."""
+    found = []
+    if device.active and now >= device.active.not_after:
+        found.append("EXPIRED: readmit it")
+    elif device.active and now >= overdue_at(device.active):
+        found.append("overdue")
+    if device.pending:
+        found.append(f"a new certificate, unproven for {text.span(now - device.pending.issued_at)}")
+    if device.quarantined_certificate_id and device.state is State.QUARANTINED:
+        found.append("allow it, if it is yours")
+    if device.readmit_until is not None:
+        found.append(f"readmitted until {text.moment(device.readmit_until)}")
+    if device.renew:
+        found.append(f"told to renew by {text.moment(device.renew.end)}")
+    if device.retiring:
+        found.append(f"{len(device.retiring)} being retired")
+    return found
+
+
+def row(device: Device, now: int) -> tuple[str, ...]:
+    """Return the line of a device, in columns as HEADING."""
+    expires = device.active.not_after if device.active else None
+    return (
+        device.serial,
+        device.state.value,
+        text.moment(expires)[:10],
+        text.ahead(expires, now),
+        text.ago(device.last_seen, now),
+        "; ".join(notes(device, now)),
+    )
+
+
+def as_json(device: Device, now: int) -> dict[str, Any]:
+    """Return a device for a program to read."""
+    return {
+        "serial": device.serial,
+        "state": device.state.value,
+        "certificate_id": device.active.certificate_id if device.active else None,
+        "issued_at": device.active.issued_at if device.active else None,
+        "expires_at": device.active.not_after if device.active else None,
+        "pending_certificate_id": device.pending.certificate_id if device.pending else None,
+        "vendor_certificate_id": device.vendor_certificate_id,
+        "quarantined_certificate_id": device.quarantined_certificate_id,
+        "allowed_at": device.allowed_at,
+        "last_seen": device.last_seen,
+        "readmit_until": device.readmit_until,
+        "notes": notes(device, now),
+    }

@@ -1,0 +1,30 @@
+"""A renewal of many devices, spread over a span of time so that the load stays level. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from cloud.rotation.record import Renewal
+
+SLICES: Final = 96
+
+MOST_PER_SECOND: Final = 5.0
+"""AWS IoT registers ten certificates a second for the whole account, and a renewal deletes one as well (AWS General
+Reference, "AWS IoT Core endpoints and quotas"): half of that leaves room for devices that come aboard meanwhile."""
+
+
+def window(serial: str, start: int, over: int, reason: str, now: int) -> Renewal:
+    """Return the window of a device: always the same slice of the span for the same serial (ms)."""
+    number = int.from_bytes(hashlib.sha256(serial.encode()).digest()[:4]) % SLICES
+    return Renewal(start + over * number // SLICES, start + over * (number + 1) // SLICES, reason, now)
+
+
+def rate(devices: int, over: int) -> float:
+    """Return renewals in a second when `devices` are spread over `over` ms."""
+    return devices / max(over / 1000, 1.0)
+
+
+def hours_needed(devices: int) -> int:
+    """Return over how many hours so many devices must at least be spread."""
+    return -(-devices // int(MOST_PER_SECOND * 3600))

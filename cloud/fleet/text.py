@@ -1,0 +1,50 @@
+"""How things are written for a person: moments, spans of time, rows in columns. Pure. Times are ms since 1970, UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SECOND_MS: Final = 1000
+HOUR_MS: Final = 3600 * SECOND_MS
+DAY_MS: Final = 24 * HOUR_MS
+UNITS: Final = (("d", DAY_MS), ("h", HOUR_MS), ("min", 60 * SECOND_MS), ("s", SECOND_MS))
+
+
+def moment(ms: int | None) -> str:
+    """Return `2026-05-04 13:30`, or a dash."""
+    return "-" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def span(ms: int) -> str:
+    """Return a span of time in its largest unit: `63 d`, `5 h`, `12 min`; two units would not help anybody."""
+    for unit, size in UNITS:
+        if abs(ms) >= size * (2 if unit != "s" else 1):
+            return f"{ms // size if ms >= 0 else -(-ms // size)} {unit}"
+    return "now"
+
+
+def ago(ms: int | None, now: int) -> str:
+    """Return how long ago, or `never`."""
+    return "never" if ms is None else f"{span(now - ms)} ago" if now - ms >= SECOND_MS else "now"
+
+
+def ahead(ms: int | None, now: int) -> str:
+    """Return how far ahead, `expired 3 d ago`, or a dash."""
+    if ms is None:
+        return "-"
+    return f"in {span(ms - now)}" if ms > now else f"expired {span(now - ms)} ago"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows as lines with aligned columns; the last is as long as it likes."""
+    if not rows:
+        return []
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    ]
