@@ -87,15 +87,15 @@ test: env $(DEB) ## the whole test suite
 # --- the Debian package -----------------------------------------------------------------------------------------------
 
 VERSION  = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' iot_agent/__init__.py)
-ARCH     = $(shell dpkg --print-architecture)
+ARCH    ?= $(shell dpkg --print-architecture)
 DEB      = dist/iot-agent_$(VERSION)_$(ARCH).deb
 PACKAGED = git ls-files --cached --others --exclude-standard iot_agent config packaging LICENSE README.md setup.cfg pyproject.toml
 
-deb: $(DEB) ## dist/iot-agent_VERSION_ARCH.deb: the same bytes from the same tree, checked by lintian
+deb: $(DEB) ## dist/iot-agent_VERSION_ARCH.deb, checked by lintian; ARCH=arm64 for another machine than this
 
 $(DEB): $(shell $(PACKAGED)) packaging/build-deb.sh | $(ENV)/package/.made
 	@echo "making $@ …" >&2
-	@packaging/build-deb.sh build/deb dist
+	@packaging/build-deb.sh build/deb-$(ARCH) dist $(ARCH)
 	@lintian --allow-root --fail-on error,warning,info dist/iot-agent_$(VERSION)_$(ARCH).changes
 
 # --- to see it work ---------------------------------------------------------------------------------------------------

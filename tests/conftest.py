@@ -31,7 +31,8 @@ def package() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = subprocess.run(["make", "deb"], cwd=root, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    (made,) = root.glob("dist/iot-agent_*.deb")
+    architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout
+    (made,) = root.glob(f"dist/iot-agent_*_{architecture.strip()}.deb")
     return made
 
 

@@ -13,6 +13,7 @@ import iot_agent
 from iot_agent import agentctl, config, events, main
 
 ROOT = Path(__file__).parents[2]
+ELF_MACHINES = {"amd64": b"\x3e\x00", "arm64": b"\xb7\x00"}  # e_machine, elf(5)
 
 
 def run(*command: str | Path, **environment: str) -> str:
@@ -40,6 +41,16 @@ def test_another_build_elsewhere_in_another_time_zone_is_the_same_bytes(package:
     run(ROOT / "packaging/build-deb.sh", tmp_path / "work", tmp_path / "out", TZ="Asia/Kathmandu", LANG="C")
     (again,) = (tmp_path / "out").glob("*.deb")
     assert again.read_bytes() == package.read_bytes()
+
+
+def test_it_is_built_for_another_machine_too(tmp_path: Path) -> None:
+    other = {"amd64": "arm64", "arm64": "amd64"}[run("dpkg", "--print-architecture").strip()]
+    run(ROOT / "packaging/build-deb.sh", tmp_path / "work", tmp_path / "out", other)
+    (built,) = (tmp_path / "out").glob(f"*_{other}.deb")
+    run("dpkg-deb", "--extract", built, tmp_path / "there")
+    machines = {path.read_bytes()[18:20] for path in (tmp_path / "there").rglob("*.so")}
+    assert machines == {ELF_MACHINES[other]}
+    assert "libc6 (>= 2.34)" in run("dpkg-deb", "--field", built, "Depends")
 
 
 def test_lintian_has_nothing_to_say_and_every_override_its_reason(package: Path) -> None:

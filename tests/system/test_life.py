@@ -283,6 +283,38 @@ def test_when_its_loop_hangs_the_watchdog_ends_it_and_it_starts_again(settled: D
     assert "Failed with result 'watchdog'" in ended
 
 
+@contextlib.contextmanager
+def hanging_on_sigusr2(device: Device, environment: str = "") -> Iterator[int]:
+    """Have the agent's loop hang on SIGUSR2 while its process lives on; give its pid."""
+    machine = device.machine
+    plant = machine.root / "usr/local/lib/lab-hang/sitecustomize.py"
+    plant.parent.mkdir(exist_ok=True)
+    plant.write_text((ROOT / "tests/system/sitecustomize.py").read_text())
+    drop_in = machine.root / "etc/systemd/system/iot-agent.service.d/hang.conf"
+    drop_in.write_text(f"[Service]\nEnvironment=PYTHONPATH=/usr/local/lib/lab-hang {environment}\n")
+    machine.shell("systemctl daemon-reload; systemctl restart iot-agent")
+    pid = device.main_pid()
+    machine.run("kill", "-USR2", str(pid))
+    try:
+        yield pid
+    finally:
+        drop_in.unlink()
+        machine.shell("systemctl daemon-reload; systemctl kill --signal=KILL iot-agent; systemctl restart iot-agent")
+
+
+def test_the_watchdog_is_fed_by_the_loop_itself(settled: Device) -> None:
+    """A loop that hangs in a process that lives on is ended as well."""
+    with hanging_on_sigusr2(settled) as before:
+        wait_for(lambda: settled.main_pid() not in (0, before))
+
+
+def test_a_watchdog_fed_by_a_thread_would_be_noticed(settled: Device) -> None:
+    """The planted bug: with it, nobody ends a loop that hangs, so the test before this one would fail."""
+    with hanging_on_sigusr2(settled, "LAB_FEED=1") as before:
+        settled.machine.run("sleep", "7")
+        assert settled.main_pid() == before
+
+
 def test_the_watchdog_is_not_fed_to_death(settled: Device) -> None:
     """The control to the one before: alive, it outlives several of the watchdog's periods with nothing to do."""
     before = settled.main_pid()
