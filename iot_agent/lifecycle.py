@@ -14,7 +14,7 @@ Rules
   3. A new certificate that is refused a bounded number of times is set aside, and the previous state returns with a
      fresh key and a growing delay. It is set aside, not removed: a lost reply may have hidden that the
      cloud did commit to it. It goes when the cloud issues for another key, which proves that it did not; and if the
-     previous identity is refused meanwhile, the one set aside is tried again.
+     previous identity is refused meanwhile, and then the bootstrap identity (rule 6), the one set aside is tried again.
   4. A certificate that is not fit is never stored; its key is dropped with it, because the cloud would answer that key
      with that same certificate for ever. So is a pending key that cannot be used.
   5. Failures back off; the count is in the record. Housekeeping (retire, check-in) never delays a rotation.
@@ -295,6 +295,7 @@ def _identity(pending: Pending) -> Identity:
 
 def _failed(record: Record, step: Kind, failed: Failed, moment: Moment) -> Record:
     now, policy = moment.now, moment.policy
+    last_resort = asks_with_bootstrap(record)
     attempt = record.attempt + 1
     delay = policy.retry_cap if failed.fatal else backoff(attempt, policy, moment.draw)
     record = replace(
@@ -305,7 +306,7 @@ def _failed(record: Record, step: Kind, failed: Failed, moment: Moment) -> Recor
     )
     if step is Kind.PROVE:
         return _not_proven(record, failed, moment)
-    if step is Kind.REQUEST and failed.code == "refused" and record.set_aside is not None:
+    if step is Kind.REQUEST and failed.code == "refused" and last_resort and record.set_aside is not None:
         return _take_up_again(record, record.set_aside, now)
     useless = failed.fatal or failed.code == "unfit-certificate"
     if step in (Kind.GENERATE, Kind.REQUEST) and useless:

@@ -43,8 +43,7 @@ def roles(device: Device) -> dict[str, str]:
     found = {one.certificate_id: "retiring" for one in device.retiring}
     if device.vendor_certificate_id:
         found.setdefault(device.vendor_certificate_id, "vendor")
-    if device.quarantined_certificate_id:
-        found.setdefault(device.quarantined_certificate_id, "quarantined")
+    found |= {name: "quarantined" for name in device.quarantined if name not in found}
     if device.pending:
         found[device.pending.certificate_id] = "pending"
     if device.active:

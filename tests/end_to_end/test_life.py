@@ -127,7 +127,7 @@ def test_a_serial_that_is_not_on_the_allow_list_is_quarantined(stack: Stack, age
     stack.table.delete_item(Key={"serial": agent.serial})
     agent.start()
     wait_for(lambda: stack.item(agent.serial).get("state") == "QUARANTINED")
-    quarantined = stack.item(agent.serial)["quarantined_certificate_id"]
+    quarantined = stack.item(agent.serial)["quarantined"][-1]
     wait_for(lambda: stack.status_of(quarantined) == "INACTIVE")
     wait_for(lambda: not Client(stack, agent, "bootstrap").accepted())
     wait_for(lambda: (agent.status()["last_error"] or {}).get("code") in ("refused", "cloud-refused", "not-permitted"))

@@ -48,7 +48,7 @@ def test_what_came_too_early_is_listed_and_may_then_register_again(fleet: Fleet)
     early = fleet.bench.vendor("SN-7")
     fleet.bench.deliver(fleet.bench.registered_event(early))
     (row,) = fleet("list --state quarantined --json").rows
-    assert (row["serial"], row["quarantined_certificate_id"]) == ("SN-7", early)
+    assert (row["serial"], row["quarantined_certificate_ids"]) == ("SN-7", [early])
     assert fleet("allow SN-7").status == 0
     fleet.bench.vendor_again(early, "SN-7")
     assert "pem" in fleet.bench.create(early, 3, "SN-7")

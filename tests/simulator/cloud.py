@@ -52,9 +52,8 @@ class Table:
             raise ConflictError(device.serial)
         self.items[device.serial] = replace(device, version=device.version + 1, look_at=next_look(device, now))
 
-    def due(self, now: int, limit: int) -> list[str]:
-        due = [serial for serial, device in self.items.items() if device.look_at is not None and device.look_at <= now]
-        return due[:limit]
+    def due(self, now: int) -> list[str]:
+        return [serial for serial, device in self.items.items() if device.look_at is not None and device.look_at <= now]
 
 
 @dataclass
@@ -134,6 +133,10 @@ class SimulatedCloud:
         """Do what the operator's command does."""
         office = acts.Office(self.table, self.register, lambda: int(self.now() * 1000))  # type: ignore[arg-type]  # in memory
         acts.readmit(office, serial, int(duration_s * 1000))
+
+    def revoke(self, serial: str) -> None:
+        """Do what the operator's command does."""
+        acts.revoke(acts.Office(self.table, self.register, lambda: int(self.now() * 1000)), serial)  # type: ignore[arg-type]  # in memory
 
     def sweep(self) -> None:
         """Do what the schedule does."""

@@ -46,6 +46,19 @@ def test_with_another_vendor_certificate_too(disk: Path) -> None:
     comes_back(device)
 
 
+def test_a_device_revoked_in_the_middle_of_a_rotation_comes_back_when_it_is_readmitted(disk: Path) -> None:
+    device = SimulatedDevice(disk)
+    device.life(1)
+    device.cloud.register.mute_new = True
+    with pytest.raises(NoProgress):
+        device.life(2, turns=12)
+    device.cloud.register.mute_new = False
+    device.cloud.revoke(SERIAL)
+    lost(device)
+    assert device.record.set_aside is not None or device.record.pending is not None
+    comes_back(device)
+
+
 def restored(disk: Path) -> SimulatedDevice:
     """Return a device that has been given its disk of two rotations ago."""
     (disk / "device").mkdir()
