@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null || true)))
 
-.PHONY: help env lock lint test bench demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov)
+.PHONY: help env lock lint test bench deb demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ help: ## show this list
 
 env: env-agent env-local env-sam env-cloud env-dev env-checkov ## make every environment under build/env (about a minute)
 
-env-uv env-agent env-local env-sam env-cloud env-dev env-checkov: env-%: $(ENV)/%/.made
+env-uv env-agent env-local env-sam env-cloud env-dev env-checkov env-package: env-%: $(ENV)/%/.made
 
 # uv comes from pip, which comes with Python; from here on uv installs everything else.
 $(ENV)/uv/.made: $(LOCKS)/uv.txt
@@ -62,7 +62,7 @@ $(ENV)/agent/.made: $(LOCKS)/agent.txt $(LOCKS)/build.txt setup.cfg $(ENV)/uv/.m
 	@touch $@
 
 lock: $(ENV)/uv/.made ## pin the newest versions of everything again
-	@for name in uv build agent local cloud sam dev checkov; do \
+	@for name in uv build agent local cloud sam dev checkov package; do \
 		echo "locking $$name …" >&2; \
 		$(UV) pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 			--output-file $(LOCKS)/$$name.txt $(LOCKS)/$$name.in; \
@@ -75,14 +75,28 @@ SCRIPTS = $(shell git ls-files --cached --others --exclude-standard | xargs awk 
 lint: env-dev env-sam env-checkov ## every check that runs nothing: style, types, template, shell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict iot_agent cloud tests
+	$(BIN)/mypy --strict iot_agent cloud tests packaging
 	$(BIN)/cfn-lint cloud/template.yaml
 	AWS_DEFAULT_REGION=eu-west-1 $(ENV)/sam/bin/sam validate --lint --template cloud/template.yaml
 	$(ENV)/checkov/bin/checkov --file cloud/template.yaml --framework cloudformation --skip-download --compact --quiet
 	$(BIN)/shellcheck $(SCRIPTS)
 
-test: env ## the whole test suite
+test: env $(DEB) ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# --- the Debian package -----------------------------------------------------------------------------------------------
+
+VERSION  = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' iot_agent/__init__.py)
+ARCH     = $(shell dpkg --print-architecture)
+DEB      = dist/iot-agent_$(VERSION)_$(ARCH).deb
+PACKAGED = git ls-files --cached --others --exclude-standard iot_agent config packaging LICENSE README.md setup.cfg pyproject.toml
+
+deb: $(DEB) ## dist/iot-agent_VERSION_ARCH.deb: the same bytes from the same tree, checked by lintian
+
+$(DEB): $(shell $(PACKAGED)) packaging/build-deb.sh | $(ENV)/package/.made
+	@echo "making $@ …" >&2
+	@packaging/build-deb.sh build/deb dist
+	@lintian --allow-root --fail-on error,warning,info dist/iot-agent_$(VERSION)_$(ARCH).changes
 
 # --- to see it work ---------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """`agentctl`: look at the agent and ask it for a rotation. Imports nothing heavy: it must answer at once.
 
-Exit status (sysexits.h): 0 fine, 64 wrong arguments, 69 the daemon is not running, 74 its answer makes no sense, 75 it
-cannot do that now (or a rotation waited for has not come about), 77 not allowed.
+Exit status (sysexits.h, and what monitoring plugins agree on for 1 and 2): `EXIT_STATUS`.
 """
 
 import argparse
@@ -17,12 +16,24 @@ from iot_agent.cli import Parser
 
 RUN_DIRECTORY, STATE_DIRECTORY = "/run/iot-agent", "/var/lib/iot-agent"
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
-EXIT_CODES = {"not-permitted": os.EX_NOPERM, "busy": os.EX_TEMPFAIL}
+EXIT_CODES = {"not-permitted": os.EX_NOPERM, "busy": os.EX_TEMPFAIL, "not-configured": os.EX_CONFIG}
+HEALTH = {"good": os.EX_OK, "attention": 1, "critical": 2}
+EXIT_STATUS = {
+    os.EX_OK: "fine",
+    HEALTH["attention"]: "status: needs attention; a step keeps failing, a reload was refused, or the clock is wrong",
+    HEALTH["critical"]: "status: critical; the certificate has expired or nearly so, or the disk refuses the record",
+    os.EX_USAGE: "wrong arguments",
+    os.EX_UNAVAILABLE: "the daemon is not running; status tells what the disk says",
+    os.EX_IOERR: "the daemon's answer makes no sense",
+    os.EX_TEMPFAIL: "rotate: not possible now, or not done within --wait",
+    os.EX_NOPERM: "not allowed",
+    os.EX_CONFIG: "the daemon is waiting for its configuration",
+}
 
 
 def main() -> int:
     """Run one command."""
-    arguments = _arguments()
+    arguments = arguments_parser().parse_args()
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
@@ -37,8 +48,14 @@ def main() -> int:
         return _complain(os.EX_IOERR, f"the daemon at {_socket(arguments)} did not answer sensibly: {error}")
 
 
-def _arguments() -> argparse.Namespace:
-    parser = Parser(prog="agentctl", description="Look at the IoT agent of this device, and ask it for a rotation.")
+def arguments_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = Parser(
+        prog="agentctl",
+        description="Look at the IoT agent of this device, and ask it for a rotation.",
+        epilog="exit status:\n" + "".join(f"  {code:<3} {meaning}\n" for code, meaning in sorted(EXIT_STATUS.items())),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"agentctl {__version__}")
     parser.add_argument(
         "--run", dest="run_directory", type=Path, default=os.environ.get("IOT_AGENT_RUN", RUN_DIRECTORY), metavar="DIR",
@@ -62,7 +79,7 @@ def _arguments() -> argparse.Namespace:
     history = commands.add_parser("history", help="what has happened to this device's certificates")
     history.add_argument("--json", action="store_true", help="for programs: a list of {at, event, detail}")
     history.set_defaults(run=_history)
-    return parser.parse_args()
+    return parser
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -83,18 +100,19 @@ def _status(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> tuple[dict[str, Any] | None, int]:
     """Ask the daemon; if it is down, say what the disk says."""
     try:
-        return control.ask(_socket(arguments), "status")["status"], os.EX_OK
+        shown: dict[str, Any] = control.ask(_socket(arguments), "status")["status"]
     except (FileNotFoundError, ConnectionRefusedError):
         from iot_agent import offline  # noqa: PLC0415 - the record's rules take longer to load than all the rest
 
-        shown = offline.report(arguments.state)
-        if shown is None:
+        found = offline.report(arguments.state)
+        if found is None:
             return None, _complain(
                 os.EX_UNAVAILABLE,
                 f"the daemon is not running, and {arguments.state} holds no record: it has not run yet, or its paths "
                 "are elsewhere (--run, --state). Start it with: systemctl start iot-agent",
             )
-        return shown, os.EX_UNAVAILABLE
+        return found, os.EX_UNAVAILABLE
+    return shown, HEALTH[shown["health"]["level"]] if shown["daemon"] == "running" else os.EX_CONFIG
 
 
 def _rotate(arguments: argparse.Namespace) -> int:

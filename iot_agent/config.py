@@ -89,6 +89,10 @@ def _attempts(value: str) -> int:
     return int(value)
 
 
+def _file_or_off(value: str) -> str | None:
+    return None if value == "off" else _text(value)
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in choices:
@@ -122,6 +126,7 @@ SETTINGS = {
     "paths.state": Setting(_text, "/var/lib/iot-agent"),
     "paths.run": Setting(_text, "/run/iot-agent"),
     "log.level": Setting(_one_of("debug", "info", "warning", "error"), "info"),
+    "metrics.textfile": Setting(_file_or_off, None),
 }
 SECTIONS = {key.split(".")[0] for key in SETTINGS if "." in key}
 RENEWAL_END = 0.85
@@ -141,6 +146,11 @@ def read(path: Path) -> Settings:
         raise BadConfiguration(f"{path}:{line}: not YAML: {error.problem}") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise BadConfiguration(f"{path}: not YAML: {error}") from error
+    if root is None:
+        raise BadConfiguration(
+            f"{path}: nothing is set yet: copy the bundle that was made for this device to {path.absolute().parent}, "
+            "or set serial, endpoint and bootstrap here"
+        )
     values, problems = _collect(root, path)
     if problems:
         raise BadConfiguration("\n".join(problems))
@@ -236,6 +246,7 @@ def _settings(given: dict[str, Any], base: Path) -> Settings:
         state_directory=path("paths.state"),
         run_directory=path("paths.run"),
         log_level=values["log.level"],
+        metrics_textfile=None if values["metrics.textfile"] is None else path("metrics.textfile"),
     )
 
 

@@ -7,23 +7,25 @@ Nothing is remembered only in memory; the process may be killed at any instructi
 import logging
 import os
 import selectors
-import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from iot_agent import __version__, lifecycle, status
+from iot_agent import __version__, events, lifecycle, status
 from iot_agent.codec import Request
 from iot_agent.lifecycle import Moment
 from iot_agent.ports import Clock, Notifier, StateStore, Work
 from iot_agent.record import Failed, Kind, Outcome, Record, Step
 from iot_agent.settings import Settings
+from iot_agent.signals import Signals
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT = 3600.0  # re-decide on wall time at least hourly: the clock may have been set meanwhile
 DISK_PAUSE = 30.0  # before trying a failed write of the record again
+RELOAD_REMEDY = (
+    "Mend the file, check it with iot-agent --check, then reload; the configuration in force stays until then."
+)
 
 
 class Control(Protocol):
@@ -50,6 +52,8 @@ class Parts:
     new_label: Callable[[], str]
     new_request_id: Callable[[], str]
     watchdog: float | None
+    signals: Signals
+    publish: Callable[[dict[str, Any]], None]
 
 
 class Daemon:
@@ -65,30 +69,31 @@ class Daemon:
         self._config_error: str | None = None
         self._trouble: str | None = None
         self._paused_until = 0.0
-        self._stop = self._reload = False
+        self._signals = parts.signals
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
-        self._catch_signals()
+        self._selector.register(self._signals, selectors.EVENT_READ, self._signals.drain)
         control = self._parts.serve(self._selector, self._command)
         self._parts.notifier.ready()
         try:
-            while not self._stop:
+            while not self._signals.stop:
                 step = self._advance()
                 self._parts.notifier.status(f"{self._record.state}: {self._trouble or step.reason}")
+                self._parts.publish(self._status())
                 for key, _ in self._selector.select(self._patience(step, control.expire())):
                     key.data()
                 self._parts.notifier.alive()
                 self._collect()
-                if self._reload:
+                if self._signals.reload:
                     self._reload_settings()
         finally:
             self._parts.notifier.stopping()
             if self._worker is not None:
                 self._worker.kill()
             control.close()
-            log.info("stopped in state %s", self._record.state)
+            log.info("stopped in state %s", self._record.state, extra=self._about("stopped"))
 
     # ---- one turn ---------------------------------------------------------------------------------------------------
 
@@ -102,7 +107,7 @@ class Daemon:
             return step
         self._record = lifecycle.begin(self._record, step, self._parts.new_label, self._parts.new_request_id)
         if self._save():
-            log.info("%s: %s", step.kind, step.reason)
+            log.info("%s: %s", step.kind, step.reason, extra=self._about("step-begun", step=step.kind))
             trusted = self._parts.clock.trusted
             self._worker = self._parts.launch(Request(step.kind, self._record, now, trusted, self._settings))
             self._working_on = step
@@ -128,12 +133,22 @@ class Daemon:
         self._parts.clock.lift(self._record.time_floor)
         self._save()
         if isinstance(outcome, Failed):
-            log.warning("%s failed (%d in a row): %s [%s]", kind, self._record.attempt, outcome.message, outcome.code)
+            about = self._about("step-failed", step=kind, error=outcome.code, remedy=outcome.remedy)
+            count = self._record.attempt
+            log.warning("%s failed (%d in a row): %s [%s]", kind, count, outcome.message, outcome.code, extra=about)
+        self._tell_history(before)
+        if self._record.state is not before.state:
+            about = self._about("state-changed", previous_state=before.state)
+            log.info("state %s -> %s", before.state, self._record.state, extra=about)
+
+    def _tell_history(self, before: Record) -> None:
         for event in self._record.history:
             if event not in before.history:
-                log.info("%s: %s", event.event, event.detail)
-        if self._record.state is not before.state:
-            log.info("state %s -> %s", before.state, self._record.state)
+                log.info("%s: %s", event.event, event.detail, extra=self._about(event.event))
+
+    def _about(self, event: str, **fields: object) -> dict[str, Any]:
+        """Give the journal's fields for an event of this device."""
+        return events.of(event, **events.facts(self._record), **fields)
 
     def _save(self) -> bool:
         """Write the record if it changed. While the disk refuses it, no step begins and the old identity serves."""
@@ -144,7 +159,8 @@ class Daemon:
         except OSError as error:
             self._trouble = f"cannot write the record, so nothing new is begun: {error}"
             self._paused_until = time.monotonic() + DISK_PAUSE
-            log.error("%s", self._trouble)  # noqa: TRY400 - the traceback adds nothing to what the kernel said
+            about = self._about("record-not-written")
+            log.error("%s", self._trouble, extra=about)  # noqa: TRY400 - the traceback adds nothing to the kernel's word
             return False
         self._saved, self._trouble = self._record, None
         return True
@@ -165,31 +181,20 @@ class Daemon:
 
     # ---- signals and commands ---------------------------------------------------------------------------------------
 
-    def _catch_signals(self) -> None:
-        """Turn signals into bytes on a socket, so that the selector wakes up for them."""
-        receiving, sending = socket.socketpair()
-        for end in (receiving, sending):
-            end.setblocking(False)  # noqa: FBT003 - positional only
-        signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
-        self._signal_sockets = receiving, sending
-        self._selector.register(receiving, selectors.EVENT_READ, lambda: receiving.recv(64))
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_stop", True))
-        signal.signal(signal.SIGINT, lambda *_: setattr(self, "_stop", True))
-        signal.signal(signal.SIGHUP, lambda *_: setattr(self, "_reload", True))
-
     def _reload_settings(self) -> None:
         """Take over a changed configuration; a wrong one is refused whole and the one in force stays."""
-        self._reload = False
+        self._signals.reload = False
         self._parts.notifier.reloading()
         try:
             self._settings = self._parts.reload()
         except ValueError as error:
             self._config_error = str(error)
-            log.error("reload refused, the configuration in force stays: %s", error)  # noqa: TRY400 - it says it all
+            about = self._about("reload-refused")
+            log.error("reload refused, the configuration in force stays: %s", error, extra=about)  # noqa: TRY400 - says it all
         else:
             self._config_error = None
             self._record = lifecycle.try_now(self._record)
-            log.info("configuration reloaded")
+            log.info("configuration reloaded", extra=self._about("reloaded"))
         self._parts.notifier.ready()
 
     def _command(self, command: str) -> dict[str, Any]:
@@ -202,10 +207,12 @@ class Daemon:
 
     def _rotate(self) -> dict[str, Any]:
         joined = self._record.pending is not None or self._record.active is None
-        self._record = lifecycle.request_rotation(self._record, self._parts.clock.now())
+        before = self._record
+        self._record = lifecycle.request_rotation(before, self._parts.clock.now())
         self._paused_until = 0.0
         if not self._save():
             return {"ok": False, "error": "busy", "message": self._trouble}
+        self._tell_history(before)
         message = "joined the rotation that is under way" if joined else "a rotation begins now"
         return {"ok": True, "message": message, "rotations": self._record.rotations}
 
@@ -216,7 +223,7 @@ class Daemon:
             "daemon": "running",
             "version": __version__,
             "key": {"backend": self._settings.keys_backend, "algorithm": self._settings.keys_algorithm},
-            "configuration": {"error": self._config_error},
+            "configuration": {"error": self._config_error, "remedy": self._config_error and RELOAD_REMEDY},
             "trouble": self._trouble,
             "clock_trusted": self._parts.clock.trusted,
         }

@@ -22,7 +22,8 @@ REMEDIES = {
     "unfit-certificate": "The certificate that the cloud issued was refused before it was stored; the message names "
     "the check. Look at the stack's CA and lifetime parameter, and at this device's clock.",
     "bad-credentials": "A certificate or key cannot be used. Check that it exists, is PEM, and belongs together.",
-    "key-store": "The key store could not do what was asked. Check permissions and keys.backend in agent.yaml.",
+    "key-store": "The key store could not do what was asked. Check free space and permissions, and keys.backend in "
+    "agent.yaml.",
     "disk": "The state directory could not be read or written. Check free space, free inodes, and its mount.",
     "worker-timeout": "The step took longer than its limit and was stopped. It will be tried again.",
     "worker-crashed": "The step's process died. It will be tried again; the journal holds what it said last.",

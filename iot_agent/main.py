@@ -1,19 +1,21 @@
 """`iot-agent`, the composition root of the daemon: the only module that knows everyone.
 
-Exit status (sysexits.h): 0 stopped as asked, 64 wrong arguments, 73 the state or run directory cannot be made,
-75 another daemon serves this state directory, 78 the configuration or the state is not one to run with.
+A configuration that is missing, wrong, or of another device is not an end: `waiting` waits until it is mended.
+Exit status (sysexits.h): `EXIT_STATUS`.
 """
 
 import argparse
+import contextlib
 import fcntl
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from iot_agent import __version__, durable, log
+from iot_agent import __version__, durable, events, log, metrics
 from iot_agent.children import BadConfiguration, Worker, read_configuration
 from iot_agent.cli import Parser
 from iot_agent.clock import FlooredClock
@@ -23,11 +25,22 @@ from iot_agent.daemon import Daemon, Parts
 from iot_agent.identities import IdentityDirectories
 from iot_agent.record import Record
 from iot_agent.settings import Settings
+from iot_agent.signals import Signals
 from iot_agent.store import RecordStore
-from iot_agent.systemd import Notifier, watchdog_interval
+from iot_agent.systemd import Notifier, given_directory, watchdog_interval
+from iot_agent.waiting import Waiting
 
 DEFAULT_CONFIG = Path("/etc/iot-agent/agent.yaml")
-FIXED = ("serial", "state_directory", "run_directory")
+DEFAULT_STATE, DEFAULT_RUN = Path("/var/lib/iot-agent"), Path("/run/iot-agent")
+FIXED = ("serial", "state_directory", "run_directory", "metrics_textfile")
+EXIT_STATUS = {
+    os.EX_OK: "stopped as asked; with --check: the configuration is good",
+    os.EX_USAGE: "wrong arguments",
+    os.EX_CANTCREAT: "the state directory, the run directory or the control socket cannot be made",
+    os.EX_IOERR: "the state cannot be read, and not because it is damaged: that is mended by itself",
+    os.EX_TEMPFAIL: "another daemon serves this state directory",
+    os.EX_CONFIG: "with --check only: the configuration is wrong",
+}
 logger = logging.getLogger("iot_agent")
 
 
@@ -39,80 +52,119 @@ class Stop(Exception):
         self.status = status
 
 
+class Unfit(Exception):
+    """Nobody can run with such a configuration; the text is every problem, one a line, each with its cure."""
+
+
 def main() -> int:
     """Run the daemon until it is told to stop."""
-    arguments = _arguments()
+    arguments = arguments_parser().parse_args()
     log.configure("info")
     os.umask(0o077)
     try:
-        settings = _read(arguments.config)
         if arguments.check:
-            sys.stdout.write(f"{arguments.config}: good; serial {settings.serial}, endpoint {settings.endpoint_host}\n")
-            return os.EX_OK
-        log.configure(settings.log_level)
-        _serve(arguments.config, settings)
+            return _check(arguments.config)
+        _run(arguments.config)
     except Stop as stop:
-        sys.stderr.write(f"iot-agent: {stop}\n")
+        logger.error("%s", stop)  # noqa: TRY400 - it says it all
         return stop.status
     return os.EX_OK
 
 
-def _arguments() -> argparse.Namespace:
+def arguments_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = Parser(
         prog="iot-agent", description="Onboards this device to AWS IoT Core and keeps its certificate fresh."
     )
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="configuration file (default: %(default)s)")
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="configuration file (default: %(default)s)"
+    )
     parser.add_argument(
         "--check", action="store_true", help="check the configuration file and exit (78 if it is wrong)"
     )
     parser.add_argument("--version", action="version", version=f"iot-agent {__version__}")
-    return parser.parse_args()
+    return parser
 
 
-def _read(path: Path) -> Settings:
+def _check(config: Path) -> int:
     try:
-        return read_configuration(path)
+        settings = _read(config)
+    except Unfit as problem:
+        sys.stderr.write(f"iot-agent: the configuration is refused:\n{problem}\n")
+        return os.EX_CONFIG
+    sys.stdout.write(f"{config}: good; serial {settings.serial}, endpoint {settings.endpoint_host}\n")
+    return os.EX_OK
+
+
+def _read(config: Path) -> Settings:
+    try:
+        return read_configuration(config)
     except BadConfiguration as error:
-        raise Stop(os.EX_CONFIG, f"the configuration is refused:\n{error}") from error
+        raise Unfit(str(error)) from error
 
 
-def _serve(config: Path, settings: Settings) -> None:
-    _make_directories(settings)
-    lock = _lock(settings.state_directory)
-    identities = IdentityDirectories(settings.state_directory)
-    store = RecordStore(settings.state_directory, identities, settings.serial)
-    try:
+def _run(config: Path) -> None:
+    """Serve under the configuration, or wait for one that can be served under."""
+    signals, notifier = Signals(), Notifier()
+    run, state = given_directory("RUNTIME_DIRECTORY", DEFAULT_RUN), given_directory("STATE_DIRECTORY", DEFAULT_STATE)
+    waiting = Waiting(config, state, run, notifier, watchdog_interval(), signals)
+    while not signals.stop:
+        seen = waiting.look()
+        try:
+            _serve(config, _read(config), signals, notifier)
+        except Unfit as problem:
+            _make_directory(run, 0o755)
+            try:
+                waiting.until_changed(seen, str(problem))
+            except OSError as error:
+                raise Stop(os.EX_CANTCREAT, f"{problem}\nand nobody can be told: {run}: {error.strerror}") from error
+
+
+def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifier) -> None:
+    """Run the loop until a signal ends it; raises `Unfit`."""
+    log.configure(settings.log_level)
+    _make_directory(settings.state_directory, 0o700)
+    _make_directory(settings.run_directory, 0o755)
+    with _lock(settings.state_directory):
+        identities = IdentityDirectories(settings.state_directory)
+        store = RecordStore(settings.state_directory, identities, settings.serial)
         record = _load(store, identities, settings)
-    except (LaterFormat, OSError) as error:
-        raise Stop(os.EX_CONFIG, f"cannot use the state in {settings.state_directory}: {error}") from error
-    logger.info("iot-agent %s, serial %s, state %s", __version__, record.serial, record.state)
-    clock = FlooredClock(record.time_floor)
-    parts = Parts(
-        settings=settings,
-        store=store,
-        clock=clock,
-        notifier=Notifier(),
-        launch=Worker,
-        serve=lambda selector, handler: ControlServer(settings.socket, selector, handler),
-        reload=lambda: _reload(config, settings),
-        new_label=lambda: _new_label(clock.now()),
-        new_request_id=lambda: os.urandom(8).hex(),
-        watchdog=watchdog_interval(),
-    )
-    try:
-        Daemon(parts, record).run()
-    finally:
-        os.close(lock)
+        about = events.of("started", **events.facts(record))
+        logger.info("iot-agent %s, serial %s, state %s", __version__, record.serial, record.state, extra=about)
+        clock = FlooredClock(record.time_floor)
+        numbers = metrics.Textfile(settings.metrics_textfile)
+        parts = Parts(
+            settings=settings,
+            store=store,
+            clock=clock,
+            notifier=notifier,
+            launch=Worker,
+            serve=lambda selector, handler: ControlServer(settings.socket, selector, handler),
+            reload=lambda: _reload(config, settings),
+            new_label=lambda: _new_label(clock.now()),
+            new_request_id=lambda: os.urandom(8).hex(),
+            watchdog=watchdog_interval(),
+            signals=signals,
+            publish=numbers.publish,
+        )
+        try:
+            Daemon(parts, record).run()
+        finally:
+            numbers.close()
 
 
 def _load(store: RecordStore, identities: IdentityDirectories, settings: Settings) -> Record:
     """Load the record, repair `current` to match it, and mark what nothing refers to as left over."""
-    record = store.load()
+    try:
+        record = store.load()
+    except LaterFormat as error:
+        raise Unfit(f"cannot use the state in {settings.state_directory}: {error}") from error
+    except OSError as error:
+        raise Stop(os.EX_IOERR, f"cannot read the state in {settings.state_directory}: {error}") from error
     if record.serial != settings.serial:
-        raise Stop(
-            os.EX_CONFIG,
+        raise Unfit(
             f"{settings.state_directory} belongs to serial {record.serial}; the configuration says {settings.serial}. "
-            "If the device was re-provisioned on purpose, move that directory away; a copied image must not keep it.",
+            "If the device was re-provisioned on purpose, move that directory away; a copied image must not keep it."
         )
     if record.active is not None:
         identities.point_current(record.active.label)
@@ -123,8 +175,8 @@ def _load(store: RecordStore, identities: IdentityDirectories, settings: Setting
 def _reload(config: Path, running: Settings) -> Settings:
     """Read the configuration again; raises `ValueError` with what is wrong with it."""
     try:
-        settings = read_configuration(config)
-    except BadConfiguration as error:
+        settings = _read(config)
+    except Unfit as error:
         raise ValueError(str(error)) from error
     changed = [name for name in FIXED if getattr(settings, name) != getattr(running, name)]
     if changed:
@@ -133,25 +185,28 @@ def _reload(config: Path, running: Settings) -> Settings:
     return settings
 
 
-def _make_directories(settings: Settings) -> None:
-    for path, mode in ((settings.state_directory, 0o700), (settings.run_directory, 0o755)):
-        try:
-            path.mkdir(mode=mode, parents=True, exist_ok=True)
-        except OSError as error:
-            raise Stop(os.EX_CANTCREAT, f"cannot make {path}: {error.strerror}") from error
+def _make_directory(path: Path, mode: int) -> None:
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Stop(os.EX_CANTCREAT, f"cannot make {path}: {error.strerror}") from error
 
 
-def _lock(state: Path) -> int:
-    """Hold the state directory for this process's life; the kernel lets go of it however the process ends."""
+@contextlib.contextmanager
+def _lock(state: Path) -> Iterator[None]:
+    """Hold the state directory; the kernel lets go of it however the process ends."""
     descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, durable.PRIVATE)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-        raise Stop(os.EX_TEMPFAIL, f"another daemon (pid {holder}) serves {state}; stop it first") from error
-    os.truncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+            raise Stop(os.EX_TEMPFAIL, f"another daemon (pid {holder}) serves {state}; stop it first") from error
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _new_label(now: float) -> str:

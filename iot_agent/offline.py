@@ -1,4 +1,4 @@
-"""The status report of a device whose daemon is down: what its disk says."""
+"""What the disk says of a device whose daemon is down, or has no configuration yet."""
 
 import time
 from pathlib import Path
@@ -6,22 +6,30 @@ from typing import Any
 
 from iot_agent import durable, status
 from iot_agent.codec import Damaged, LaterFormat, decode_record
+from iot_agent.record import Record
+
+
+def record(state: Path) -> Record | None:
+    """Read the record in a state directory; None if there is none to read. Raises `PermissionError`."""
+    for name in ("state.json", "state.json.previous"):
+        try:
+            return decode_record(durable.read(state / name))
+        except (FileNotFoundError, NotADirectoryError, Damaged, LaterFormat):
+            continue
+    return None
 
 
 def report(state: Path) -> dict[str, Any] | None:
-    """Report on the record in a state directory; None if there is none to read. Raises `PermissionError`."""
-    for name in ("state.json", "state.json.previous"):
-        try:
-            record = decode_record(durable.read(state / name))
-        except (FileNotFoundError, NotADirectoryError, Damaged, LaterFormat):
-            continue
-        about = {
-            "daemon": "not running; this is what the disk says",
-            "version": None,
-            "key": None,
-            "configuration": {"error": None},
-            "trouble": None,
-            "clock_trusted": time.time() >= record.time_floor,
-        }
-        return status.report(record, None, time.time(), about)
-    return None
+    """Report on it, as `agentctl status` does; None if there is none to read. Raises `PermissionError`."""
+    found = record(state)
+    if found is None:
+        return None
+    about = {
+        "daemon": "not running; this is what the disk says",
+        "version": None,
+        "key": None,
+        "configuration": {"error": None},
+        "trouble": None,
+        "clock_trusted": time.time() >= found.time_floor,
+    }
+    return status.report(found, None, time.time(), about)

@@ -9,11 +9,12 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 def status(shown: dict[str, Any]) -> str:
     """Write a report for a person."""
     now = shown["time"]
-    lines = [f"{shown['serial']}  {shown['state']}  ({shown['reason']})"]
+    lines = [f"{shown['serial'] or 'no serial yet'}  {shown['state']}  ({shown['reason']})"]
 
     def line(name: str, text: str) -> None:
         lines.append(f"  {name:<14}{text}")
 
+    line("health", shown["health"]["level"])
     line("daemon", shown["daemon"] + (f", version {shown['version']}" if shown["daemon"] == "running" else ""))
     identity = shown["identity"]
     if identity is None:
@@ -38,7 +39,8 @@ def status(shown: dict[str, Any]) -> str:
         line("last error", f"{error['step']}: {error['message']} [{error['code']}], {_in(error['at'], now)}")
         line("what to do", error["remedy"])
     if shown["configuration"]["error"] is not None:
-        line("configuration", f"the last reload was refused, the one before stays: {shown['configuration']['error']}")
+        line("configuration", shown["configuration"]["error"].replace("\n", "\n" + " " * 16))
+        line("what to do", shown["configuration"]["remedy"])
     if shown["trouble"] is not None:
         line("trouble", shown["trouble"])
     if not shown["clock_trusted"]:

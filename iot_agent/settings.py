@@ -32,6 +32,7 @@ class Settings:
     state_directory: Path
     run_directory: Path
     log_level: str
+    metrics_textfile: Path | None = None
 
     @property
     def socket(self) -> Path:
@@ -46,6 +47,7 @@ PATHS = (
     "bootstrap_key",
     "state_directory",
     "run_directory",
+    "metrics_textfile",
 )
 
 

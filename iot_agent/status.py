@@ -7,6 +7,7 @@ since the epoch, null where there is none.
 from dataclasses import asdict
 from typing import Any
 
+from iot_agent import health
 from iot_agent.lifecycle import renewal_due
 from iot_agent.record import Identity, Record, Step
 
@@ -15,11 +16,11 @@ SCHEMA = 1
 
 def report(record: Record, step: Step | None, now: float, about: dict[str, Any]) -> dict[str, Any]:
     """Put the report together; `about` holds what is not in the record (daemon, version, key backend, trouble)."""
-    return {
+    shown = {
         "schema": SCHEMA,
         **about,
         "time": int(now),
-        "serial": record.serial,
+        "serial": record.serial or None,
         "state": record.state,
         "reason": "the daemon is not running" if step is None else step.reason,
         "identity": _identity(record.active, renewal_due(record)),
@@ -30,6 +31,7 @@ def report(record: Record, step: Step | None, now: float, about: dict[str, Any])
         "last_contact": record.last_contact or None,
         "last_error": None if record.failure is None else asdict(record.failure),
     }
+    return {**shown, "health": health.judge(shown)}
 
 
 def _identity(active: Identity | None, renew_at: int) -> dict[str, Any] | None:

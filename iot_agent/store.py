@@ -9,7 +9,7 @@ agent must not guess.
 import logging
 from pathlib import Path
 
-from iot_agent import durable
+from iot_agent import durable, events
 from iot_agent.codec import Damaged, decode_record, encode_record
 from iot_agent.ports import Identities
 from iot_agent.record import Record, State
@@ -36,7 +36,8 @@ class RecordStore:
             except Damaged as damage:
                 aside = path.with_name(path.name + ".bad")
                 path.replace(aside)
-                log.warning("%s is damaged (%s); kept as %s, falling back", path, damage, aside.name)
+                about = events.of("record-damaged", serial=self._serial)
+                log.warning("%s is damaged (%s); kept as %s, falling back", path, damage, aside.name, extra=about)
                 continue
             return record
         return self._rebuild()
@@ -57,6 +58,7 @@ class RecordStore:
         others = [identity for identity in complete if identity != active]
         if active is None and not others:
             return Record(self._serial)
-        log.warning("the record is lost; rebuilt from %d identities on disk", len(complete))
+        about = events.of("record-rebuilt", serial=self._serial)
+        log.warning("the record is lost; rebuilt from %d identities on disk", len(complete), extra=about)
         state = State.JITP if active is None else State.ACKED
         return Record(self._serial, state, active=active, set_aside=others[-1] if others else None)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 from sdnotify import SystemdNotifier
 
@@ -44,3 +45,8 @@ def watchdog_interval() -> float | None:
     if not period.isdecimal() or owner not in ("", str(os.getpid())):
         return None
     return int(period) / 1e6 / WATCHDOG_SHARE
+
+
+def given_directory(variable: str, otherwise: Path) -> Path:
+    """Give the first directory that the unit asked for (systemd.exec(5): RuntimeDirectory= and its like)."""
+    return Path(os.environ.get(variable, "").split(":")[0] or otherwise)

@@ -1,6 +1,8 @@
+import fcntl
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,19 @@ def disk() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(dir=shared_memory if os.access(shared_memory, os.W_OK) else None))
     yield directory
     shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """Name the Debian package that `make deb` makes of this tree; at most one process makes it at a time."""
+    root = Path(__file__).parents[1]
+    (root / "build").mkdir(exist_ok=True)
+    with (root / "build/deb.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(["make", "deb"], cwd=root, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (made,) = root.glob("dist/iot-agent_*.deb")
+    return made
 
 
 @pytest.hookimpl(hookwrapper=True)

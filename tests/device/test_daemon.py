@@ -140,23 +140,92 @@ def test_what_only_a_restart_can_change_is_refused_on_reload(agent: LonelyAgent)
     assert "serial can only change with a restart" in wait_for(lambda: agent.status()["configuration"]["error"])
 
 
-def test_a_wrong_configuration_at_start_exits_78_with_file_and_line(agent: LonelyAgent) -> None:
+def test_a_check_of_a_wrong_configuration_exits_78_with_file_and_line(agent: LonelyAgent) -> None:
     agent.configure("colour: red")
-    done = subprocess.run(agent.command(), capture_output=True, text=True, check=False, timeout=PATIENCE)
-    assert done.returncode == 78
-    assert "agent.yaml:6: colour: unknown key" in done.stderr
+    checked = subprocess.run([*agent.command(), "--check"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 78
+    assert "agent.yaml:6: colour: unknown key" in checked.stderr
 
 
-def test_state_of_another_serial_is_refused(agent: LonelyAgent) -> None:
+@pytest.fixture
+def as_systemd_says(agent: LonelyAgent) -> dict[str, str]:
+    """Name the directories as the unit's StateDirectory= and RuntimeDirectory= do."""
+    return {
+        f"{name}_DIRECTORY": str(agent.directory / place) for name, place in [("STATE", "state"), ("RUNTIME", "run")]
+    }
+
+
+@pytest.mark.parametrize("told", [0, signal.SIGHUP], ids=["by itself", "on SIGHUP"])
+def test_without_a_configuration_it_waits_says_for_what_and_takes_it_over(
+    agent: LonelyAgent, as_systemd_says: dict[str, str], told: int
+) -> None:
+    path = agent.directory / "agent.yaml"
+    good = path.read_text()
+    path.unlink()
+    process = agent.start(**as_systemd_says)
+    shown = agent.status()
+    assert (shown["state"], shown["daemon"]) == ("unprovisioned", "waiting for its configuration")
+    assert shown["serial"] is None
+    assert shown["reason"] == "waiting for a configuration that it can run with"
+    assert "agent.yaml: cannot be read: No such file" in shown["configuration"]["error"]
+    seen = agent.agentctl("status")
+    assert seen.returncode == 78
+    assert f"iot-agent --check --config {path}" in seen.stdout
+    refused = agent.agentctl("rotate")
+    assert refused.returncode == 78
+    assert "No such file" in refused.stderr
+    assert agent.agentctl("history").stdout == "nothing yet\n"
+    path.write_text("colour: red\n")
+    wait_for(lambda: "colour: unknown key" in agent.status()["configuration"]["error"])
+    path.write_text(good)
+    process.send_signal(told)
+    wait_for(lambda: agent.status()["daemon"] == "running")
+    assert agent.status()["serial"] == "SN-0001"
+    assert agent.stop() == 0
+
+
+def test_it_stops_at_once_while_it_waits_and_feeds_the_watchdog(
+    agent: LonelyAgent, as_systemd_says: dict[str, str], tmp_path: Path
+) -> None:
+    (agent.directory / "agent.yaml").write_text("# nothing yet\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE)
+        agent.start(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="600000", **as_systemd_says)
+        heard = [manager.recv(4096).decode() for _ in range(4)]
+    assert heard[0] == "READY=1"
+    assert heard[1].startswith("STATUS=waiting for a configuration: ")
+    assert "nothing is set yet: copy the bundle" in heard[1]
+    assert heard[2:] == ["WATCHDOG=1", "WATCHDOG=1"]
+    assert agent.stop() == 0
+    assert not (agent.directory / "run" / "control.sock").exists()
+
+
+def test_when_nobody_could_be_told_what_it_waits_for_it_ends(agent: LonelyAgent) -> None:
+    (agent.directory / "agent.yaml").unlink()
+    (agent.directory / "file").touch()
+    environment = {**os.environ, "RUNTIME_DIRECTORY": str(agent.directory / "file" / "run")}
+    done = subprocess.run(
+        agent.command(), capture_output=True, text=True, check=False, timeout=PATIENCE, env=environment
+    )
+    assert done.returncode == 73
+    assert "cannot make" in done.stderr
+
+
+def test_state_of_another_serial_is_not_touched(agent: LonelyAgent, as_systemd_says: dict[str, str]) -> None:
     agent.start()
     os.kill(agent.worker(), signal.SIGKILL)
     wait_for(lambda: agent.status()["attempt"])
     agent.stop()
     path = agent.directory / "agent.yaml"
     path.write_text(path.read_text().replace("SN-0001", "SN-0002"))
-    done = subprocess.run(agent.command(), capture_output=True, text=True, check=False, timeout=PATIENCE)
-    assert done.returncode == 78
-    assert "belongs to serial SN-0001" in done.stderr
+    before = (agent.directory / "state" / "state.json").read_bytes()
+    agent.start(**as_systemd_says)
+    assert "belongs to serial SN-0001" in agent.status()["configuration"]["error"]
+    assert agent.status()["serial"] == "SN-0001"
+    assert (agent.directory / "state" / "state.json").read_bytes() == before
+    path.write_text(path.read_text().replace("SN-0002", "SN-0001"))
+    wait_for(lambda: agent.status()["daemon"] == "running")
 
 
 @pytest.fixture

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "iot_agent"
-PURE = {"errors", "messages", "schedule", "record", "lifecycle", "codec", "settings", "status", "render"}
+PURE = {
+    "errors",
+    "messages",
+    "schedule",
+    "record",
+    "lifecycle",
+    "codec",
+    "settings",
+    "status",
+    "render",
+    "events",
+    "health",
+}
 OWNERS = {
     "cryptography": {"certificates"},
     "awscrt": {"mqtt"},
@@ -22,12 +34,14 @@ OWNERS = {
 }
 WORLDLY = {"os", "time", "socket", "subprocess", "selectors", "signal", "logging", "random", "secrets", "threading"}
 ADAPTERS = {
-    "store": {"codec", "durable", "ports", "record"},
+    "store": {"codec", "durable", "events", "ports", "record"},
     "identities": {"durable", "record"},
     "keys.file": {"certificates", "durable", "errors", "ports"},
     "mqtt": {"errors", "ports"},
     "control": set(),
     "systemd": set(),
+    "signals": set(),
+    "metrics": {"durable", "record"},
     "clock": set(),
     "durable": set(),
     "children": {"codec", "errors", "record", "settings"},
@@ -35,9 +49,10 @@ ADAPTERS = {
 }
 USERS = {
     "steps": {"errors", "lifecycle", "messages", "ports", "record", "schedule"},
-    "daemon": {"codec", "lifecycle", "ports", "record", "settings", "status", "render"},
+    "daemon": {"codec", "events", "lifecycle", "ports", "record", "settings", "signals", "status"},
+    "waiting": {"control", "events", "offline", "ports", "record", "signals", "status"},
     "agentctl": {"cli", "control", "offline", "render"},
-    "offline": {"codec", "durable", "status"},
+    "offline": {"codec", "durable", "record", "status"},
 }
 COMPOSITION_ROOTS = {"main", "worker"}
 

@@ -1,0 +1,63 @@
+"""How well a device is, in one word that monitoring can act on. Pure; knows only the report's schema (docs/status.md).
+
+critical    nobody may wait with this: the identity is expired or nearly so, or the disk refuses the record
+attention   not as it should be, and it has lasted: look within a day or so
+good        all else; a few failed attempts in a row are life on a network
+"""
+
+from enum import StrEnum
+from typing import Any
+
+BLIP = 3  # failures in a row that are not worth anybody's attention: onboarding alone takes two
+LAST_CHANCE = 0.1  # of a certificate's life; its renewal should have been over long before
+
+
+class Level(StrEnum):
+    """What monitoring makes a colour of."""
+
+    GOOD = "good"
+    ATTENTION = "attention"
+    CRITICAL = "critical"
+
+
+def judge(shown: dict[str, Any]) -> dict[str, str]:
+    """Judge a report: its `level`, and `why` in one sentence. The first rule with something to say wins."""
+    for rule in (_identity, _trouble, _configuration, _failing, _clock):
+        verdict = rule(shown)
+        if verdict is not None:
+            level, why = verdict
+            return {"level": level, "why": why}
+    return {"level": Level.GOOD, "why": shown["reason"]}
+
+
+def _identity(shown: dict[str, Any]) -> tuple[Level, str] | None:
+    identity, now = shown["identity"], shown["time"]
+    if identity is None:
+        return None
+    if now >= identity["not_after"]:
+        return Level.CRITICAL, "the certificate in force has expired"
+    if identity["not_after"] - now < LAST_CHANCE * (identity["not_after"] - identity["not_before"]):
+        return Level.CRITICAL, "less than a tenth of the certificate's life is left, and its renewal is not done"
+    return None
+
+
+def _trouble(shown: dict[str, Any]) -> tuple[Level, str] | None:
+    return None if shown["trouble"] is None else (Level.CRITICAL, shown["trouble"])
+
+
+def _configuration(shown: dict[str, Any]) -> tuple[Level, str] | None:
+    error = shown["configuration"]["error"]
+    return None if error is None else (Level.ATTENTION, f"the configuration is refused: {error.splitlines()[0]}")
+
+
+def _failing(shown: dict[str, Any]) -> tuple[Level, str] | None:
+    if shown["attempt"] <= BLIP or shown["last_error"] is None:
+        return None
+    error = shown["last_error"]
+    return Level.ATTENTION, f"{error['step']} failed {shown['attempt']} times in a row: {error['message']}"
+
+
+def _clock(shown: dict[str, Any]) -> tuple[Level, str] | None:
+    return (
+        None if shown["clock_trusted"] else (Level.ATTENTION, "the system clock is behind the time the cloud has told")
+    )

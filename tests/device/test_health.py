@@ -1,0 +1,205 @@
+"""One word for monitoring, and the numbers beside it."""
+
+import json
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from iot_agent import metrics, status
+from iot_agent.record import Certificate, Failure, Identity, Kind, Record, State, Step
+
+MONITORING = Path(__file__).parents[2] / "packaging/monitoring"
+IDENTITY = Identity("iot-agent-1", Certificate("ab" * 32, 1000, 2000, 1700))
+RECORD = Record("SN-0001", State.ACKED, active=IDENTITY, rotations=3, last_contact=1200)
+ABOUT: dict[str, Any] = {
+    "daemon": "running",
+    "version": "0.1.0",
+    "key": None,
+    "configuration": {"error": None, "remedy": None},
+    "trouble": None,
+    "clock_trusted": True,
+}
+
+
+def report(record: Record = RECORD, now: float = 1500, **about: object) -> dict[str, Any]:
+    return status.report(record, Step(Kind.WAIT, now, "waiting"), now, {**ABOUT, **about})
+
+
+def failing(times: int) -> Record:
+    failure = Failure(Kind.REQUEST, "unreachable", "no route", "Check the network.", 1400)
+    return replace(RECORD, attempt=times, failure=failure)
+
+
+@pytest.mark.parametrize(
+    ("shown", "level"),
+    [
+        (report(), "good"),
+        (report(Record("SN-0001")), "good"),
+        (report(failing(3)), "good"),
+        (report(failing(4)), "attention"),
+        (report(now=1899), "good"),
+        (report(now=1901), "critical"),
+        (report(now=2001), "critical"),
+        (report(clock_trusted=False), "attention"),
+        (report(configuration={"error": "agent.yaml:1: no\nmore", "remedy": "mend it"}), "attention"),
+        (report(trouble="cannot write"), "critical"),
+        (report(failing(9), now=2001), "critical"),
+    ],
+)
+def test_health_is_the_worst_that_has_something_to_say(shown: dict[str, Any], level: str) -> None:
+    assert shown["health"]["level"] == level
+    assert "\n" not in shown["health"]["why"]
+
+
+def samples(text: str) -> dict[str, float]:
+    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line[0] != "#"}
+
+
+def test_the_numbers_say_what_the_report_says() -> None:
+    assert samples(metrics.text(report(failing(2)))) == {
+        'iot_agent_info{serial="SN-0001",version="0.1.0"}': 1,
+        'iot_agent_state{state="unprovisioned"}': 0,
+        'iot_agent_state{state="jitp"}': 0,
+        'iot_agent_state{state="rotated"}': 0,
+        'iot_agent_state{state="acked"}': 1,
+        "iot_agent_certificate_not_before_timestamp_seconds": 1000,
+        "iot_agent_certificate_not_after_timestamp_seconds": 2000,
+        "iot_agent_certificate_renewal_timestamp_seconds": 1700,
+        "iot_agent_last_contact_timestamp_seconds": 1200,
+        "iot_agent_failed_attempts": 2,
+        "iot_agent_rotations_total": 3,
+        'iot_agent_last_error_timestamp_seconds{step="request",code="unreachable"}': 1400,
+        "iot_agent_configuration_refused": 0,
+        "iot_agent_disk_trouble": 0,
+        "iot_agent_clock_trusted": 1,
+    }
+
+
+@pytest.mark.parametrize("record", [RECORD, failing(2), Record('odd "\\\n serial')])
+def test_prometheus_itself_takes_them(record: Record) -> None:
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=metrics.text(report(record)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_the_file_is_replaced_only_when_a_number_changes_and_goes_in_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "iot-agent.prom"
+    textfile = metrics.Textfile(path)
+    textfile.publish(report())
+    first = path.stat()
+    assert first.st_mode & 0o777 == 0o644
+    textfile.publish(report(now=1600))
+    assert path.stat().st_ino == first.st_ino
+    textfile.publish(report(failing(1)))
+    assert path.stat().st_ino != first.st_ino
+    assert list(tmp_path.iterdir()) == [path]
+    textfile.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_said_once_and_hurts_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    textfile = metrics.Textfile(tmp_path / "nowhere" / "iot-agent.prom")
+    textfile.publish(report())
+    textfile.publish(report(failing(1)))
+    assert [entry.getMessage()[:46] for entry in caplog.records] == ["cannot write the numbers for monitoring: [Errn"]
+    (tmp_path / "nowhere").mkdir()
+    textfile.publish(report())
+    assert (tmp_path / "nowhere" / "iot-agent.prom").exists()
+
+
+def test_switched_off_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    textfile = metrics.Textfile(None)
+    textfile.publish(report())
+    textfile.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- the examples in packaging/monitoring ---------------------------------------------------------------------------
+
+
+def known() -> set[str]:
+    return {name.split("{")[0] for name in samples(metrics.text(report(failing(1))))}
+
+
+def test_the_alert_rules_are_good_and_fire_when_they_should(tmp_path: Path) -> None:
+    """Prometheus' own rule tests: each alert once just quiet and once firing."""
+    rules = MONITORING / "iot-agent.rules.yml"
+    alerts = [rule["alert"] for rule in yaml.safe_load(rules.read_text())["groups"][0]["rules"]]
+    day = 1440  # minutes; a sample each
+    cases = {
+        "IotAgentCertificateRenewalLate": (certificate(75), certificate(85)),
+        "IotAgentCertificateExpires": (certificate(85), certificate(95)),
+        "IotAgentNoContact": (
+            {"iot_agent_last_contact_timestamp_seconds": str(-86400)},
+            {"iot_agent_last_contact_timestamp_seconds": str(-3 * 86400)},
+        ),
+        "IotAgentKeepsFailing": ({"iot_agent_failed_attempts": "5"}, {"iot_agent_failed_attempts": "6"}),
+        "IotAgentNotOnboarded": ({'iot_agent_state{state="jitp"}': "0"}, {'iot_agent_state{state="jitp"}': "1"}),
+        "IotAgentDiskTrouble": ({"iot_agent_disk_trouble": "0"}, {"iot_agent_disk_trouble": "1"}),
+        "IotAgentConfigurationRefused": (
+            {"iot_agent_configuration_refused": "0"},
+            {"iot_agent_configuration_refused": "1"},
+        ),
+        "IotAgentDown": (
+            {'up{job="node",instance="a"}': "1", 'iot_agent_info{instance="a"}': "1"},
+            {'up{job="node",instance="a"}': "1", 'iot_agent_info{instance="b"}': "1"},
+        ),
+    }
+    assert cases.keys() == set(alerts)
+    tests = []
+    for alert, situations in cases.items():
+        for firing, series in zip((False, True), situations, strict=True):
+            tests.append(
+                {
+                    "name": f"{alert} {'fires' if firing else 'is quiet'}",
+                    "interval": "1m",
+                    "input_series": [{"series": name, "values": f"{value}x{day}"} for name, value in series.items()],
+                    "promql_expr_test": [
+                        {
+                            "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)',
+                            "eval_time": "120m",
+                            "exp_samples": [{"labels": "{}", "value": int(firing)}],
+                        }
+                    ],
+                }
+            )
+    (tmp_path / "test.yml").write_text(
+        json.dumps({"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": tests})
+    )
+    checked = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / "test.yml")], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def certificate(percent: int) -> dict[str, str]:
+    """Give a certificate of 100 days of which so much has passed (Prometheus' tests begin at the epoch)."""
+    begun = -percent * 86400
+    return {
+        "iot_agent_certificate_not_before_timestamp_seconds": str(begun),
+        "iot_agent_certificate_not_after_timestamp_seconds": str(begun + 100 * 86400),
+    }
+
+
+def test_rules_and_dashboard_name_only_numbers_that_there_are() -> None:
+    dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(expressions) == 7
+    rules = (MONITORING / "iot-agent.rules.yml").read_text()
+    used = set(re.findall(r"iot_agent_[a-z_]+", " ".join(expressions) + rules))
+    assert used <= known()
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(ids) == len(set(ids))

@@ -1,0 +1,214 @@
+"""The Debian package, looked at without installing it: what is in it, that it is clean, and can be built again."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import iot_agent
+from iot_agent import agentctl, config, main
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: str | Path, **environment: str) -> str:
+    """Run a command; give what it said, and fail with it when it fails."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def unpacked(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("deb")
+    run("dpkg-deb", "--raw-extract", package, directory)
+    return directory
+
+
+def site(unpacked: Path) -> Path:
+    (found,) = unpacked.glob("usr/lib/iot-agent/lib/python3.*/site-packages")
+    return found
+
+
+def test_another_build_elsewhere_in_another_time_zone_is_the_same_bytes(package: Path, tmp_path: Path) -> None:
+    run(ROOT / "packaging/build-deb.sh", tmp_path / "work", tmp_path / "out", TZ="Asia/Kathmandu", LANG="C")
+    (again,) = (tmp_path / "out").glob("*.deb")
+    assert again.read_bytes() == package.read_bytes()
+
+
+def test_lintian_has_nothing_to_say_and_every_override_its_reason(package: Path) -> None:
+    run("lintian", "--allow-root", "--fail-on", "error,warning,info", package.with_suffix(".changes"))
+    lines = (ROOT / "packaging/debian/iot-agent.lintian-overrides").read_text().splitlines()
+    for before, line in zip(["", *lines], lines, strict=False):
+        assert line.startswith("#") or before.startswith("#"), f"without a reason: {line}"
+
+
+def test_everything_that_belongs_to_it_is_in_it(unpacked: Path) -> None:
+    for path in (
+        "lib/systemd/system/iot-agent.service", "usr/lib/sysusers.d/iot-agent.conf",
+        "usr/lib/tmpfiles.d/iot-agent.conf", "usr/lib/systemd/catalog/iot-agent.catalog",
+        "etc/iot-agent/agent.yaml", "usr/bin/iot-agent", "usr/bin/agentctl",
+        "usr/share/man/man8/iot-agent.8.gz", "usr/share/man/man1/agentctl.1.gz", "usr/share/man/man5/agent.yaml.5.gz",
+        "usr/share/bash-completion/completions/agentctl", "usr/share/zsh/vendor-completions/_agentctl",
+        "usr/share/fish/vendor_completions.d/agentctl.fish", "usr/share/doc/iot-agent/changelog.gz",
+        "usr/share/doc/iot-agent/sbom.cdx.json", "usr/share/doc/iot-agent/examples/iot-agent.service.d/tpm.conf",
+        "usr/share/doc/iot-agent/examples/monitoring/iot-agent.rules.yml",
+    ):  # fmt: skip
+        assert (unpacked / path).is_file(), path
+    assert (unpacked / "DEBIAN/conffiles").read_text() == "/etc/iot-agent/agent.yaml\n"
+
+
+def test_its_version_is_the_agent_s(package: Path) -> None:
+    assert run("dpkg-deb", "--field", package, "Version").strip() == iot_agent.__version__
+
+
+def test_it_asks_for_exactly_the_python_that_its_libraries_were_built_for(package: Path, unpacked: Path) -> None:
+    major, minor = re.findall(r"python(\d+)\.(\d+)", str(site(unpacked)))[0]
+    depends = run("dpkg-deb", "--field", package, "Depends")
+    assert f"python3 (>= {major}.{minor}), python3 (<< {major}.{int(minor) + 1})" in depends
+
+
+def test_every_module_comes_with_bytecode_that_is_never_checked_against_a_clock(unpacked: Path) -> None:
+    sources = list(site(unpacked).rglob("*.py"))
+    assert len(sources) > 100
+    for source in sources:
+        (compiled,) = (source.parent / "__pycache__").glob(f"{source.stem}.cpython-*.pyc")
+        flags = int.from_bytes(compiled.read_bytes()[4:8], "little")
+        assert flags == 0b01, compiled  # PEP 552: by hash, unchecked
+
+
+def test_nothing_in_it_knows_where_it_was_built(unpacked: Path) -> None:
+    texts = [path for path in unpacked.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert [path for path in texts if str(ROOT).encode() in path.read_bytes()] == []
+
+
+def _pins(locks: str) -> list[tuple[str, str]]:
+    return re.findall(r"^(\S+?)==(\S+)", locks, re.MULTILINE)
+
+
+def test_its_libraries_are_those_that_are_pinned_and_the_sbom_lists_them(unpacked: Path) -> None:
+    locks = (ROOT / "packaging/locks/agent.txt").read_text()
+    pinned = {(name.replace("_", "-").lower(), version) for name, version in _pins(locks)}
+    sbom = json.loads((unpacked / "usr/share/doc/iot-agent/sbom.cdx.json").read_text())
+    assert (sbom["bomFormat"], sbom["metadata"]["component"]["name"]) == ("CycloneDX", "iot-agent")
+    assert sbom["metadata"]["component"]["version"] == iot_agent.__version__
+    listed = {(part["name"].lower(), part["version"]) for part in sbom["components"]}
+    assert listed == pinned
+    there = {tuple(path.name.removesuffix(".dist-info").rsplit("-", 1)) for path in site(unpacked).glob("*.dist-info")}
+    assert {(name.replace("_", "-").lower(), version) for name, version in there} - pinned == {
+        ("iot-agent", iot_agent.__version__)
+    }
+    assert all(part["licenses"] for part in sbom["components"])
+
+
+def test_the_configuration_it_installs_sets_nothing_and_becomes_the_example_when_uncommented(unpacked: Path) -> None:
+    lines = (unpacked / "etc/iot-agent/agent.yaml").read_text().splitlines()
+    assert all(not line or line.lstrip().startswith("#") for line in lines)
+    uncommented = [re.sub(r"^#( *[a-z_0-9]+:)", r"\1", line) for line in lines]
+    assert uncommented == (ROOT / "config/agent.yaml").read_text().splitlines()
+
+
+@pytest.mark.parametrize("page", ["man8/iot-agent.8", "man1/agentctl.1", "man5/agent.yaml.5"])
+def test_its_pages_are_good_roff(unpacked: Path, page: str) -> None:
+    path = unpacked / f"usr/share/man/{page}.gz"
+    warned = subprocess.run(
+        ["man", "--warnings", "--local-file", "--pager=cat", path],
+        capture_output=True, text=True, check=True, env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )  # fmt: skip
+    assert warned.stderr == ""
+    assert len(warned.stdout.splitlines()) > 30
+
+
+def page(unpacked: Path, name: str) -> str:
+    path = unpacked / f"usr/share/man/{name}.gz"
+    return run("man", "--local-file", "--pager=cat", path, MANWIDTH="1000", LC_ALL="C.UTF-8", MAN_KEEP_FORMATTING="")
+
+
+def test_the_pages_name_every_option_command_exit_status_and_key(unpacked: Path) -> None:
+    for program, name in ((main, "man8/iot-agent.8"), (agentctl, "man1/agentctl.1")):
+        text = page(unpacked, name)
+        shown = run(sys.executable, "-m", program.__name__, "--help")
+        for option in re.findall(r"--[a-z]+", shown):
+            assert option in text, option
+        for code, meaning in program.EXIT_STATUS.items():
+            assert re.search(rf"^ +{code} +{re.escape(meaning[:1].upper() + meaning[1:])}", text, re.MULTILINE), code
+    assert all(f"   {verb}\n" in page(unpacked, "man1/agentctl.1") for verb in ("status", "rotate", "history"))
+    keys = page(unpacked, "man5/agent.yaml.5")
+    for key in config.SETTINGS:
+        assert re.search(rf"^ +{re.escape(key)}\b", keys, re.MULTILINE), key
+
+
+def test_help_tells_the_exit_statuses() -> None:
+    shown = run(sys.executable, "-m", "iot_agent.agentctl", "--help")
+    for code, meaning in agentctl.EXIT_STATUS.items():
+        assert f"{code:<3} {meaning}" in shown
+
+
+BASH = """
+source /usr/share/bash-completion/bash_completion; source "$1"; shift
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*" COMP_POINT=${#COMP_LINE}
+eval "$(complete -p "$1" | sed -n 's/.*-F \\([^ ]*\\).*/\\1/p')"; printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+def test_bash_completes(unpacked: Path) -> None:
+    there = unpacked / "usr/share/bash-completion/completions"
+    assert run("bash", "-c", BASH, "bash", there / "agentctl", "agentctl", "st").split() == ["status"]
+    options = run("bash", "-c", BASH, "bash", there / "agentctl", "agentctl", "status", "--").split()
+    assert {"--json", "--watch"} <= set(options)
+    assert "--check" in run("bash", "-c", BASH, "bash", there / "iot-agent", "iot-agent", "--c").split()
+
+
+def test_fish_completes(unpacked: Path) -> None:
+    for program, typed, expected in (
+        ("agentctl", "agentctl ro", "rotate"),
+        ("agentctl", "agentctl rotate --", "--wait"),
+        ("iot-agent", "iot-agent --ch", "--check"),
+    ):
+        script = unpacked / f"usr/share/fish/vendor_completions.d/{program}.fish"
+        said = run("fish", "--no-config", "-c", f"source {script}; complete -C '{typed}'")
+        assert expected in [line.split("\t")[0] for line in said.splitlines()]
+
+
+def test_zsh_takes_its_completions(unpacked: Path) -> None:
+    for name in ("_agentctl", "_iot-agent"):
+        script = unpacked / "usr/share/zsh/vendor-completions" / name
+        run("zsh", "-n", script)
+        assert script.read_text().startswith(f"#compdef {name[1:]}\n")
+
+
+def test_it_also_installs_into_an_environment_from_the_checkout(tmp_path: Path) -> None:
+    """What pipx does: build a wheel of the checkout, and find both programs working."""
+    uv = ROOT / "build/env/uv/bin/uv"
+    run(uv, "venv", "--quiet", tmp_path / "env")
+    locks = ROOT / "packaging/locks"
+    run(
+        uv,
+        "pip",
+        "sync",
+        "--quiet",
+        "--python",
+        tmp_path / "env",
+        "--require-hashes",
+        "--build-constraints",
+        locks / "build.txt",
+        locks / "agent.txt",
+    )
+    run(uv, "pip", "install", "--quiet", "--python", tmp_path / "env", "--build-constraints", locks / "build.txt", ROOT)
+    for program in ("iot-agent", "agentctl"):
+        assert run(tmp_path / "env/bin" / program, "--version").strip() == f"{program} {iot_agent.__version__}"
+
+
+def test_the_container_recipe_copies_what_is_there_and_starts_what_is_installed() -> None:
+    recipe = (ROOT / "packaging/Containerfile").read_text()
+    for sources in re.findall(r"^COPY (?!--from)(.*) \S+$", recipe, re.MULTILINE):
+        for source in sources.split():
+            assert (ROOT / source).exists(), source
+    assert recipe.count("--require-hashes") == 2
+    assert 'ENTRYPOINT ["iot-agent"]' in recipe
