@@ -1,7 +1,8 @@
 """`agentctl`: look at the agent and ask it for a rotation. Imports nothing heavy: it must answer at once.
 
 Exit status (sysexits.h): 0 fine, 64 wrong arguments, 69 the daemon is not running, 74 its answer makes no sense, 75 it
-cannot do that now (or a rotation waited for has not come about), 77 not allowed.
+cannot do that now (or a rotation waited for has not come about), 77 not allowed. `doctor` has its own: 0 fine, 1 a
+warning, 2 an error.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from iot_agent import __version__, control, render
 from iot_agent.cli import Parser
 
 RUN_DIRECTORY, STATE_DIRECTORY = "/run/iot-agent", "/var/lib/iot-agent"
+CONFIG = "/etc/iot-agent/agent.yaml"
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
 EXIT_CODES = {"not-permitted": os.EX_NOPERM, "busy": os.EX_TEMPFAIL}
 
@@ -62,6 +64,11 @@ def _arguments() -> argparse.Namespace:
     history = commands.add_parser("history", help="what has happened to this device's certificates")
     history.add_argument("--json", action="store_true", help="for programs: a list of {at, event, detail}")
     history.set_defaults(run=_history)
+
+    doctor = commands.add_parser("doctor", help="what is wrong with this device, and what to do; 1 warning, 2 error")
+    doctor.add_argument("--config", type=Path, default=CONFIG, help="configuration file (default: %(default)s)")
+    doctor.add_argument("--json", action="store_true", help="for programs; the schema is in docs/doctor.md")
+    doctor.set_defaults(run=_doctor)
     return parser.parse_args()
 
 
@@ -122,6 +129,12 @@ def _history(arguments: argparse.Namespace) -> int:
     sys.stdout.write(json.dumps(events) if arguments.json else render.history(events) or "nothing yet")
     sys.stdout.write("\n")
     return os.EX_OK
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from iot_agent.doctor import command  # noqa: PLC0415 - an examination takes longer to load than all the rest
+
+    return command.run(arguments.config, as_json=arguments.json)
 
 
 def _socket(arguments: argparse.Namespace) -> Path:

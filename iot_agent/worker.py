@@ -9,14 +9,17 @@ import os
 import sys
 import threading
 
-from iot_agent import __version__, certificates, log, steps
+from iot_agent import __version__, certificates, log, steps, turns
 from iot_agent.codec import Request, decode_request, encode_outcome
 from iot_agent.identities import IdentityDirectories
 from iot_agent.keys.file import FileKeys
 from iot_agent.messages import Topics
 from iot_agent.mqtt import Endpoint, MqttCloud
 from iot_agent.ports import Credentials
-from iot_agent.record import Certificate
+from iot_agent.record import Certificate, Outcome
+
+IN_TURN = "--in-turn"  # whoever started this worker holds the turn for it
+PATIENCE = 15.0  # seconds to wait for `agentctl doctor` to be done
 
 
 def main() -> int:
@@ -25,10 +28,20 @@ def main() -> int:
     request = decode_request(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     log.configure(request.settings.log_level)
-    outcome = steps.run(request.step, request.record, request.now, _world(request))
+    if IN_TURN in sys.argv:
+        outcome = perform(request)
+    else:
+        patience = min(PATIENCE, request.settings.step_limit / 4)
+        with turns.turn(request.settings.state_directory, patience):  # ours or not: a step of the daemon's comes first
+            outcome = perform(request)
     sys.stdout.buffer.write(encode_outcome(outcome))
     sys.stdout.buffer.flush()
     return 0
+
+
+def perform(request: Request) -> Outcome:
+    """Run the step in the world that the settings describe."""
+    return steps.run(request.step, request.record, request.now, _world(request))
 
 
 def _end_with_the_daemon() -> None:

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "iot_agent"
-PURE = {"errors", "messages", "schedule", "record", "lifecycle", "codec", "settings", "status", "render"}
+PURE = {"errors", "messages", "schedule", "record", "lifecycle", "codec", "settings", "status", "render"} | {
+    "doctor.findings",
+    *(f"doctor.rules.{subject}" for subject in ("clock", "cloud", "daemon", "disk", "files", "identities")),
+    *(f"doctor.rules.{subject}" for subject in ("keystore", "network", "renewal")),
+}
 OWNERS = {
     "cryptography": {"certificates"},
     "awscrt": {"mqtt"},
@@ -20,6 +24,7 @@ OWNERS = {
     "boto3": set(),
     "cloud": set(),
 }
+PACKAGES = {"iot_agent", "iot_agent.keys", "iot_agent.doctor", "iot_agent.doctor.probes", "iot_agent.doctor.rules"}
 WORLDLY = {"os", "time", "socket", "subprocess", "selectors", "signal", "logging", "random", "secrets", "threading"}
 ADAPTERS = {
     "store": {"codec", "durable", "ports", "record"},
@@ -32,14 +37,25 @@ ADAPTERS = {
     "durable": set(),
     "children": {"codec", "errors", "record", "settings"},
     "certificates": {"errors", "record"},
-}
+    "turns": set(),
+    "doctor.probes.clock": set(),
+    "doctor.probes.cloud": {"children", "codec", "record", "settings"},
+    "doctor.probes.disk": {"doctor.rules.disk", "durable"},
+    "doctor.probes.files": {"doctor.rules.files", "identities", "settings"},
+    "doctor.probes.identities": {
+        "certificates", "codec", "doctor.rules.identities", "durable", "errors", "identities", "record", "settings",
+    },
+    "doctor.probes.keystore": {"doctor.rules.keystore", "errors", "ports", "record"},
+    "doctor.probes.network": {"doctor.rules.network"},
+}  # fmt: skip
 USERS = {
     "steps": {"errors", "lifecycle", "messages", "ports", "record", "schedule"},
     "daemon": {"codec", "lifecycle", "ports", "record", "settings", "status", "render"},
-    "agentctl": {"cli", "control", "offline", "render"},
+    "agentctl": {"cli", "control", "doctor.command", "offline", "render"},
+    "doctor.command": {"children", "control", "doctor.findings", "doctor.rules.daemon", "settings"},
     "offline": {"codec", "durable", "status"},
 }
-COMPOSITION_ROOTS = {"main", "worker"}
+COMPOSITION_ROOTS = {"main", "worker", "doctor.examine"}
 
 
 def module_name(path: Path) -> str:
@@ -54,7 +70,7 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module in ("iot_agent", "iot_agent.keys"):
+        elif isinstance(node, ast.ImportFrom) and node.module in PACKAGES:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add(node.module or "")

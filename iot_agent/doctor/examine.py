@@ -1,0 +1,99 @@
+"""The examination, a child process of `agentctl doctor`: one finding a line on stdout, as soon as there is one.
+
+It runs as the agent's own user, so that what it can read the agent can read. A request is one line of JSON on stdin:
+{"config": path, "settings": …}. It ends by itself: SIGALRM, should a probe or a native library hang.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from iot_agent import settings as settings_room
+from iot_agent import turns
+from iot_agent.doctor import findings
+from iot_agent.doctor.findings import Finding
+from iot_agent.doctor.probes import clock, cloud, disk, files, identities, keystore, network
+from iot_agent.doctor.probes.keystore import FileInspector, Inspector
+from iot_agent.doctor.rules import clock as clock_rules
+from iot_agent.doctor.rules import cloud as cloud_rules
+from iot_agent.doctor.rules import disk as disk_rules
+from iot_agent.doctor.rules import files as file_rules
+from iot_agent.doctor.rules import identities as identity_rules
+from iot_agent.doctor.rules import keystore as key_rules
+from iot_agent.doctor.rules import network as network_rules
+from iot_agent.doctor.rules import renewal as renewal_rules
+from iot_agent.identities import IdentityDirectories
+from iot_agent.keys.file import FileKeys
+from iot_agent.record import CheckedIn, Record
+from iot_agent.settings import Settings
+
+LIMIT = 170  # seconds for all of it
+PATIENCE = 15.0  # seconds to wait for the daemon to finish a step
+INSPECTORS: dict[str, Callable[[Settings], Inspector]] = {
+    "file": lambda given: FileInspector(FileKeys(IdentityDirectories(given.state_directory).root)),
+}
+
+
+def main() -> int:
+    """Serve one request."""
+    signal.alarm(LIMIT)
+    os.umask(0o077)
+    request = json.loads(sys.stdin.readline())
+    for finding in examine(Path(request["config"]), settings_room.load(request["settings"])):
+        sys.stdout.write(findings.encode(finding) + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+def examine(config: Path, settings: Settings) -> Iterator[Finding]:
+    """Look at everything, the cheap and local first; the clock last, because the cloud may vouch for it."""
+    record, damage = identities.record(settings)
+    kept_bad = sorted(path.name for path in settings.state_directory.glob("*.bad"))
+    yield from identity_rules.judge_record(record.serial, settings.serial, damage, kept_bad)
+    yield from _files(config, settings)
+    now = max(time.time(), record.time_floor)
+    way = network.look(settings.endpoint_host, settings.endpoint_port, settings.endpoint_ca_file)
+    told: int | None = None
+    with turns.turn(settings.state_directory, PATIENCE) as ours:
+        yield from _identities(settings, record, now)
+        yield from renewal_rules.judge(record, now, settings.policy)
+        yield from network_rules.judge(way, now)
+        if record.active is None:
+            yield cloud_rules.nothing_yet()
+        elif not way.good:
+            yield cloud_rules.unreachable()
+        elif not ours:
+            yield cloud_rules.busy()
+        else:
+            outcome = cloud.check_in(settings, record, now, trusted=time.time() >= record.time_floor)
+            told = outcome.cloud_time if isinstance(outcome, CheckedIn) else None
+            yield from cloud_rules.judge(outcome, settings.client_id)
+    yield from clock_rules.judge(clock_rules.Clock(time.time(), record.time_floor, clock.synchronised(), told))
+
+
+def _files(config: Path, settings: Settings) -> Iterator[Finding]:
+    try:
+        yield from disk_rules.judge(disk.look(settings.state_directory))
+    except OSError as error:
+        yield findings.error(
+            "disk", f"{error}", "Start the agent once: it makes its state directory. Or run with sudo."
+        )
+    seen = files.look(config, settings)
+    yield from file_rules.judge(seen, file_rules.Agent(os.getuid(), frozenset({os.getgid()})))
+
+
+def _identities(settings: Settings, record: Record, now: float) -> Iterator[Finding]:
+    labels = list(identities.roles(record))
+    keys = keystore.inspect(INSPECTORS[settings.keys_backend](settings), labels, record)
+    yield from key_rules.judge(keys)
+    public = {label: key for label, key in keys.found.items() if isinstance(key, bytes)}
+    yield from identity_rules.judge(list(identities.look(settings, record, public, now)), record, now)
+    yield identity_rules.judge_current(*identities.current(settings), record)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
