@@ -57,21 +57,23 @@ def _ask_the_daemon(given: Settings) -> Iterator[Finding]:
 
 def _examine(config: Path, given: Settings) -> Iterator[Finding]:
     """Run the examination as the agent's user, and pass on what it finds, also when it does not live to its end."""
+    try:
+        child = _start(given)
+    except (OSError, KeyError) as problem:
+        remedy = (
+            f"See that {sys.executable} and the agent's package can be read by the owner of {given.state_directory}."
+        )
+        yield findings.error("doctor", f"the examination cannot start: {problem}", remedy)
+        return
     request = json.dumps({"config": str(config), "settings": settings.dump(given)})
-    with subprocess.Popen(
-        [sys.executable, "-P", "-m", "iot_agent.doctor.examine"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd="/",
-        start_new_session=True,  # stopping agentctl with Ctrl-Z must not stop it while it holds its turn
-        **_as_the_agent(given.state_directory),
-    ) as child:
+    with child:
         assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 - for mypy
         try:
             child.stdin.write(request + "\n")
             child.stdin.flush()
             yield from map(findings.decode, child.stdout)
+        except BrokenPipeError:
+            pass  # it died at once; its status says how
         except BaseException:
             child.kill()
             raise
@@ -79,6 +81,18 @@ def _examine(config: Path, given: Settings) -> Iterator[Finding]:
         how = signal.Signals(-child.returncode).name if child.returncode < 0 else f"status {child.returncode}"
         remedy = "What was found so far holds. This is a fault in the agent or in a library; please report it."
         yield findings.error("doctor", f"the examination ended with {how} before it was done", remedy)
+
+
+def _start(given: Settings) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "iot_agent.doctor.examine"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        start_new_session=True,  # stopping agentctl with Ctrl-Z must not stop it while it holds its turn
+        **_as_the_agent(given.state_directory),
+    )
 
 
 def _as_the_agent(state: Path) -> dict[str, Any]:

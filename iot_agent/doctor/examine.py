@@ -83,7 +83,7 @@ def _files(config: Path, settings: Settings) -> Iterator[Finding]:
             "disk", f"{error}", "Start the agent once: it makes its state directory. Or run with sudo."
         )
     seen = files.look(config, settings)
-    yield from file_rules.judge(seen, file_rules.Agent(os.getuid(), frozenset({os.getgid()})))
+    yield from file_rules.judge(seen, file_rules.Agent(os.geteuid(), frozenset({os.getegid()})))
 
 
 def _identities(settings: Settings, record: Record, now: float) -> Iterator[Finding]:
