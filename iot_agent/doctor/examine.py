@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from iot_agent import settings as settings_room
@@ -26,6 +27,7 @@ from iot_agent.doctor.rules import identities as identity_rules
 from iot_agent.doctor.rules import keystore as key_rules
 from iot_agent.doctor.rules import network as network_rules
 from iot_agent.doctor.rules import renewal as renewal_rules
+from iot_agent.doctor.rules.network import Network
 from iot_agent.identities import IdentityDirectories
 from iot_agent.keys.file import FileKeys
 from iot_agent.record import CheckedIn, Record
@@ -33,6 +35,7 @@ from iot_agent.settings import Settings
 
 LIMIT = 170  # seconds for all of it
 PATIENCE = 15.0  # seconds to wait for the daemon to finish a step
+LOOKS = 3
 INSPECTORS: dict[str, Callable[[Settings], Inspector]] = {
     "file": lambda given: FileInspector(FileKeys(IdentityDirectories(given.state_directory).root)),
 }
@@ -51,28 +54,52 @@ def main() -> int:
 
 def examine(config: Path, settings: Settings) -> Iterator[Finding]:
     """Look at everything, the cheap and local first; the clock last, because the cloud may vouch for it."""
+    yield from _files(config, settings)
+    way = network.look(settings.endpoint_host, settings.endpoint_port, settings.endpoint_ca_file)
+    yield from network_rules.judge(way, time.time())
+    with turns.turn(settings.state_directory, PATIENCE) as ours:
+        seen = _settled(settings, way, ours=ours)
+    yield from seen.findings
+    yield from clock_rules.judge(
+        clock_rules.Clock(time.time(), seen.record.time_floor, clock.synchronised(), seen.cloud_time)
+    )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found with one record; `cloud_time` (seconds) if the cloud has told it."""
+
+    record: Record
+    findings: tuple[Finding, ...]
+    cloud_time: int | None
+
+
+def _settled(settings: Settings, way: Network, *, ours: bool) -> Seen:
+    """Look again if the record changed meanwhile: the daemon saves an outcome after the turn of its worker."""
+    for _ in range(LOOKS):
+        seen = _look(settings, way, ours=ours)
+        if identities.record(settings)[0] == seen.record:
+            break
+    return seen
+
+
+def _look(settings: Settings, way: Network, *, ours: bool) -> Seen:
+    """Look at all that depends on the record."""
     record, damage = identities.record(settings)
     kept_bad = sorted(path.name for path in settings.state_directory.glob("*.bad"))
-    yield from identity_rules.judge_record(record.serial, settings.serial, damage, kept_bad)
-    yield from _files(config, settings)
     now = max(time.time(), record.time_floor)
-    way = network.look(settings.endpoint_host, settings.endpoint_port, settings.endpoint_ca_file)
-    told: int | None = None
-    with turns.turn(settings.state_directory, PATIENCE) as ours:
-        yield from _identities(settings, record, now)
-        yield from renewal_rules.judge(record, now, settings.policy)
-        yield from network_rules.judge(way, now)
-        if record.active is None:
-            yield cloud_rules.nothing_yet()
-        elif not way.good:
-            yield cloud_rules.unreachable()
-        elif not ours:
-            yield cloud_rules.busy()
-        else:
-            outcome = cloud.check_in(settings, record, now, trusted=time.time() >= record.time_floor)
-            told = outcome.cloud_time if isinstance(outcome, CheckedIn) else None
-            yield from cloud_rules.judge(outcome, settings.client_id)
-    yield from clock_rules.judge(clock_rules.Clock(time.time(), record.time_floor, clock.synchronised(), told))
+    found = list(identity_rules.judge_record(record.serial, settings.serial, damage, kept_bad))
+    found += _identities(settings, record, now)
+    found += renewal_rules.judge(record, now, settings.policy)
+    if record.active is None:
+        return Seen(record, (*found, cloud_rules.nothing_yet()), None)
+    if not way.good:
+        return Seen(record, (*found, cloud_rules.unreachable()), None)
+    if not ours:
+        return Seen(record, (*found, cloud_rules.busy()), None)
+    outcome = cloud.check_in(settings, record, now, trusted=time.time() >= record.time_floor)
+    told = outcome.cloud_time if isinstance(outcome, CheckedIn) else None
+    return Seen(record, (*found, *cloud_rules.judge(outcome, settings.client_id)), told)
 
 
 def _files(config: Path, settings: Settings) -> Iterator[Finding]:

@@ -22,7 +22,8 @@ from iot_agent.doctor.rules import clock, files, renewal
 from iot_agent.doctor.rules.files import Kind
 from iot_agent.doctor.rules.network import Network
 from iot_agent.identities import IdentityDirectories
-from iot_agent.record import Event
+from iot_agent.record import CheckedIn, Event, Failed, Outcome, Record
+from iot_agent.settings import Settings
 from tests.device.patient import DAY, LABEL, Patient, closed_port, plain_server, tls_server
 from tests.harness import PATIENCE
 from tests.simulator.authority import Authority
@@ -248,6 +249,26 @@ def test_the_doctor_does_not_throw_out_a_step(patient: Patient, monkeypatch: pyt
         found = patient.worries()["cloud.check-in"]
     assert found.level is Level.WARNING
     assert "in the middle of a step" in found.message
+
+
+@pytest.mark.parametrize(("looks", "level"), [(examine.LOOKS, Level.FINE), (1, Level.ERROR)])
+def test_a_promotion_meanwhile_is_not_taken_for_a_fault(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch, looks: int, level: Level
+) -> None:
+    """The step before ours had the old certificate retired, and the daemon has only now written that down."""
+
+    def check_in(_settings: Settings, record: Record, _now: float, **_: bool) -> Outcome:
+        if record.rotations == 0:
+            patient.change(rotations=1)
+            return Failed("refused", "the cloud closed the connection", "…", fatal=False)
+        return CheckedIn(int(patient.now), None)
+
+    monkeypatch.setattr(cloud, "check_in", check_in)
+    monkeypatch.setattr(examine, "LOOKS", looks)
+    with tls_server(patient.directory, endpoint(patient)) as port:
+        patient.configure(port)
+        found = {finding.check: finding for finding in patient.findings()}
+    assert found["cloud.check-in"].level is level, "with one look only, it is"
 
 
 def test_a_turn_ends_with_its_holder(tmp_path: Path) -> None:
