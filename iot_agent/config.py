@@ -98,6 +98,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _group(value: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", value):
+        raise ValueError(f"{value!r} is not the name of a group")
+    return value
+
+
 SETTINGS = {
     "serial": Setting(_serial),
     "endpoint.host": Setting(_text),
@@ -110,6 +116,7 @@ SETTINGS = {
     "bootstrap.key": Setting(_text),
     "keys.backend": Setting(_one_of("file"), "file"),
     "keys.algorithm": Setting(_one_of(*ALGORITHMS), "ec-p256"),
+    "identity.group": Setting(_group, None),
     "renewal.at": Setting(_fraction, Policy.renewal_fraction),
     "renewal.spread": Setting(_fraction, Policy.renewal_spread),
     "renewal.minimum_interval": Setting(_span, Policy.minimum_interval),
@@ -222,6 +229,7 @@ def _settings(given: dict[str, Any], base: Path) -> Settings:
         bootstrap_key=path("bootstrap.key"),
         keys_backend=values["keys.backend"],
         keys_algorithm=values["keys.algorithm"],
+        identity_group=values["identity.group"],
         policy=Policy(
             renewal_fraction=values["renewal.at"],
             renewal_spread=values["renewal.spread"],

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from iot_agent import __version__, durable, log
+from iot_agent.applications import TellingStore
 from iot_agent.children import BadConfiguration, Worker, read_configuration
 from iot_agent.cli import Parser
 from iot_agent.clock import FlooredClock
@@ -27,7 +28,7 @@ from iot_agent.store import RecordStore
 from iot_agent.systemd import Notifier, watchdog_interval
 
 DEFAULT_CONFIG = Path("/etc/iot-agent/agent.yaml")
-FIXED = ("serial", "state_directory", "run_directory")
+FIXED = ("serial", "state_directory", "run_directory", "identity_group")
 logger = logging.getLogger("iot_agent")
 
 
@@ -86,15 +87,17 @@ def _serve(config: Path, settings: Settings) -> None:
     except (LaterFormat, OSError) as error:
         raise Stop(os.EX_CONFIG, f"cannot use the state in {settings.state_directory}: {error}") from error
     logger.info("iot-agent %s, serial %s, state %s", __version__, record.serial, record.state)
+    applications = TellingStore(store, identities, settings)
+    applications.begin(record)
     clock = FlooredClock(record.time_floor)
     parts = Parts(
         settings=settings,
-        store=store,
+        store=applications,
         clock=clock,
         notifier=Notifier(),
         launch=Worker,
         serve=lambda selector, handler: ControlServer(settings.socket, selector, handler),
-        reload=lambda: _reload(config, settings),
+        reload=lambda: _reload(config, settings, applications),
         new_label=lambda: _new_label(clock.now()),
         new_request_id=lambda: os.urandom(8).hex(),
         watchdog=watchdog_interval(),
@@ -120,7 +123,7 @@ def _load(store: RecordStore, identities: IdentityDirectories, settings: Setting
     return replace(record, leftovers=(*record.leftovers, *sorted(orphans))) if orphans else record
 
 
-def _reload(config: Path, running: Settings) -> Settings:
+def _reload(config: Path, running: Settings, applications: TellingStore) -> Settings:
     """Read the configuration again; raises `ValueError` with what is wrong with it."""
     try:
         settings = read_configuration(config)
@@ -130,6 +133,7 @@ def _reload(config: Path, running: Settings) -> Settings:
     if changed:
         raise ValueError(f"{', '.join(changed)} can only change with a restart")
     log.configure(settings.log_level)
+    applications.reload(settings)
     return settings
 
 

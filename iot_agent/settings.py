@@ -26,6 +26,7 @@ class Settings:
     bootstrap_key: Path
     keys_backend: str
     keys_algorithm: str
+    identity_group: str | None
     policy: Policy
     step_limit: float
     key_limit: float

@@ -109,8 +109,11 @@ def _files(config: Path, settings: Settings) -> Iterator[Finding]:
         yield findings.error(
             "disk", f"{error}", "Start the agent once: it makes its state directory. Or run with sudo."
         )
-    seen = files.look(config, settings)
-    yield from file_rules.judge(seen, file_rules.Agent(os.geteuid(), frozenset({os.getegid()})))
+    active = identities.record(settings)[0].active
+    seen, agent = files.look(config, settings, None if active is None else active.label), files.agent(settings)
+    yield from file_rules.judge(seen, agent)
+    if settings.identity_group is not None:
+        yield file_rules.judge_group(settings.identity_group, seen, agent)
 
 
 def _identities(settings: Settings, record: Record, now: float) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """A device for the doctor's tests: onboarded once, its daemon down, on a real disk, with its own endpoint."""
 
+import os
 import socket
 import ssl
 import threading
@@ -120,6 +121,21 @@ def sign(by: Authority, key: object, name: str, begin: float, days: float, *extr
     for extension in extra:
         builder = builder.add_extension(extension, critical=False)
     return builder.sign(by.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+@contextmanager
+def acting_as(uid: int, *gids: int) -> Iterator[None]:
+    """Have another user's rights; the first of `gids` is the primary group."""
+    groups = os.getgroups()
+    os.setgroups(gids)
+    os.setegid(gids[0])
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
 
 
 @contextmanager

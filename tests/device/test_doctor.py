@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from iot_agent.doctor.rules.network import Network
 from iot_agent.identities import IdentityDirectories
 from iot_agent.record import CheckedIn, Event, Failed, Outcome, Record
 from iot_agent.settings import Settings
-from tests.device.patient import DAY, LABEL, Patient, closed_port, plain_server, tls_server
+from tests.device.patient import DAY, LABEL, Patient, acting_as, closed_port, plain_server, tls_server
 from tests.harness import PATIENCE
 from tests.simulator.authority import Authority
 
@@ -309,14 +308,6 @@ def test_every_problem_of_a_configuration_is_told(patient: Patient) -> None:
     assert any("agent.yaml:2: colour: unknown key" in message for message in told)
 
 
-@pytest.fixture
-def open_place() -> Iterator[Path]:
-    """Give a directory that other users reach; tmp_path is closed to them."""
-    with tempfile.TemporaryDirectory(prefix="doctor-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
 def test_the_agent_is_who_owns_the_state(patient: Patient) -> None:
     assert command._as_the_agent(patient.state) == {}
     nobody = pwd.getpwnam("nobody")
@@ -331,27 +322,13 @@ def test_what_the_agent_may_not_read_is_found_although_root_could(open_place: Pa
     patient.findings()  # whatever Python still has to load for it, it loads as root
     for path in [patient.state, *patient.state.rglob("*"), open_place / "bootstrap.key"]:
         os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
-    with user(nobody):
+    with acting_as(nobody.pw_uid, nobody.pw_gid):
         assert set(patient.worries()) - {"disk.kind"} == CALM
     os.chown(patient.identity / "key.pem", 0, 0)
-    with user(nobody):
+    with acting_as(nobody.pw_uid, nobody.pw_gid):
         found = patient.worries()
     assert "Permission denied" in found["files.access"].message
     assert "Permission denied" in found[f"keys.{LABEL}"].message
-
-
-@contextmanager
-def user(who: pwd.struct_passwd) -> Iterator[None]:
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(who.pw_gid)
-    os.seteuid(who.pw_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
 
 
 def test_an_examination_that_cannot_start_is_told(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "iot_agent"
 PURE = {"errors", "messages", "schedule", "record", "lifecycle", "codec", "settings", "status", "render"} | {
+    "announcement",
     "doctor.findings",
     *(f"doctor.rules.{subject}" for subject in ("clock", "cloud", "daemon", "disk", "files", "identities")),
     *(f"doctor.rules.{subject}" for subject in ("keystore", "network", "renewal")),
@@ -37,6 +38,7 @@ ADAPTERS = {
     "durable": set(),
     "children": {"codec", "errors", "record", "settings"},
     "certificates": {"errors", "record"},
+    "applications": {"announcement", "durable", "ports", "record", "settings"},
     "turns": set(),
     "doctor.probes.clock": set(),
     "doctor.probes.cloud": {"children", "codec", "record", "settings"},

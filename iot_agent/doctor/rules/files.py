@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from iot_agent.doctor.findings import Finding, error, fine
+from iot_agent.doctor.findings import Finding, error, fine, warning
 
 OTHERS, GROUP = 0o007, 0o070
 
@@ -14,12 +14,24 @@ class Kind(Enum):
 
     STATE = "a directory or file of the agent's own, not meant for anybody else"
     KEY = "a private key in the state directory"
+    WAY = "a directory on the way to the identity in force, where identity.group is set: to pass through"
+    SHARED = "the directory of the identity in force, where identity.group is set"
+    SHARED_KEY = "the private key in it"
     DELIVERED_KEY = "the bootstrap key: root's or the agent's, readable by the agent's group at most"
     INPUT = "what the agent believes: its configuration, and the CAs that it trusts"
 
 
-FORBIDDEN = {Kind.STATE: 0o077, Kind.KEY: 0o177, Kind.DELIVERED_KEY: 0o137, Kind.INPUT: 0o022}  # mode bits, never set
-OURS = frozenset({Kind.STATE, Kind.KEY})  # must belong to the agent's user; the others may be root's
+FORBIDDEN = {  # mode bits that may never be set
+    Kind.STATE: 0o077,
+    Kind.KEY: 0o177,
+    Kind.WAY: 0o067,
+    Kind.SHARED: 0o027,
+    Kind.SHARED_KEY: 0o137,
+    Kind.DELIVERED_KEY: 0o137,
+    Kind.INPUT: 0o022,
+}
+NEEDED = {Kind.WAY: 0o010, Kind.SHARED: 0o050, Kind.SHARED_KEY: 0o040}  # what identity.group needs
+OURS = frozenset(Kind) - {Kind.DELIVERED_KEY, Kind.INPUT}  # must belong to the agent's user; the others may be root's
 
 
 @dataclass(frozen=True)
@@ -36,10 +48,11 @@ class File:
 
 @dataclass(frozen=True)
 class Agent:
-    """The agent's user, and the groups that may read what is shared: its own, and `identity.group` if that is set."""
+    """The agent's user and group, and the id of `identity.group`; None if it is not set or there is no such group."""
 
     uid: int
-    groups: frozenset[int]
+    gid: int
+    shared: int | None = None
 
 
 def judge(seen: list[File], agent: Agent) -> Iterator[Finding]:
@@ -73,9 +86,28 @@ def _judge_one(file: File, agent: Agent) -> Iterator[Finding]:
         )
 
 
+def judge_group(name: str, seen: list[File], agent: Agent) -> Finding:
+    """Judge whether `identity.group` can read the identity in force, which is for it."""
+    if agent.shared is None:
+        return warning("files.group", f"identity.group: there is no group {name}", f"groupadd --system {name}")
+    wanting = [
+        file.path
+        for file in seen
+        if file.kind in NEEDED and (file.gid != agent.shared or file.mode & NEEDED[file.kind] != NEEDED[file.kind])
+    ]
+    if not wanting:
+        return fine("files.group", f"group {name} may read the identity in force")
+    return warning(
+        "files.group",
+        f"group {name} cannot use {', '.join(wanting)}",
+        f"Restart the agent. If that does not help, put its user into group {name} (docs/applications.md).",
+    )
+
+
 def _forbidden(file: File, agent: Agent) -> int:
     """Give the bits that may not be set: a group's only for a group that is meant."""
-    return FORBIDDEN[file.kind] | (0 if file.gid in agent.groups or file.kind is Kind.INPUT else GROUP)
+    meant = agent.shared if file.kind in NEEDED else agent.gid
+    return FORBIDDEN[file.kind] | (0 if file.gid == meant or file.kind is Kind.INPUT else GROUP)
 
 
 def _who(excess: int) -> str:
