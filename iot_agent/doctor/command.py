@@ -37,8 +37,12 @@ def diagnose(config: Path) -> Iterator[Finding]:
     try:
         given = read_configuration(config)
     except BadConfiguration as problem:
+        readable = os.access(config, os.R_OK, effective_ids=True) or os.geteuid() == 0
+        remedy = (
+            "Mend the file; iot-agent --check says whether it is right." if readable else "Run: sudo agentctl doctor"
+        )
         for line in str(problem).splitlines():
-            yield findings.error("configuration", line, "Mend the file; iot-agent --check says whether it is right.")
+            yield findings.error("configuration", line, remedy)
         return
     said = f"{config}: serial {given.serial}, endpoint {given.endpoint_host}:{given.endpoint_port}"
     yield findings.fine("configuration", said)

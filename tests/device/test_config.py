@@ -71,6 +71,7 @@ def test_the_annotated_example_names_every_key_with_its_default() -> None:
             "renewal: {at: 80%, spread: 10%}",
             "agent.yaml:8: renewal: at + spread must not pass 0.85",
         ),
+        ("identity: {group: a b}", "agent.yaml:8: identity.group: 'a b' is not the name of a group"),
         ("topic_prefix: a/#", "is not a topic of one to three levels without wildcards"),
         ("client_id: '*'", "agent.yaml:8: client_id: '*' is not letters, digits"),
         ("log: {level: [debug]}", "agent.yaml:8: log.level: must be a single value"),

@@ -143,6 +143,14 @@ def test_what_only_a_restart_can_change_is_refused_on_reload(agent: LonelyAgent)
     assert "serial can only change with a restart" in wait_for(lambda: agent.status()["configuration"]["error"])
 
 
+def test_the_group_that_shares_the_identity_changes_only_with_a_restart(agent: LonelyAgent) -> None:
+    process = agent.start()
+    agent.configure("identity: {group: daemon}")
+    process.send_signal(signal.SIGHUP)
+    refused = wait_for(lambda: agent.status()["configuration"]["error"])
+    assert "identity_group can only change with a restart" in refused
+
+
 def test_a_wrong_configuration_at_start_exits_78_with_file_and_line(agent: LonelyAgent) -> None:
     agent.configure("colour: red")
     done = subprocess.run(agent.command(), capture_output=True, text=True, check=False, timeout=PATIENCE)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import certificates, turns
+from iot_agent import certificates, config, turns
 from iot_agent.doctor import command, examine, findings
 from iot_agent.doctor.findings import Level
 from iot_agent.doctor.probes import cloud, network
@@ -297,6 +297,22 @@ def test_agentctl_tells_people_and_programs(patient: Patient) -> None:
     told = json.loads(agentctl(patient, "--json").stdout)
     assert (told["schema"], told["worst"]) == (1, "error")
     assert {"check", "level", "message", "remedy"} == set(told["findings"][0])
+
+
+def test_who_may_not_read_the_configuration_is_told_to_use_sudo(
+    open_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In this process, which can give up root: a child's interpreter may be root's alone.
+    monkeypatch.setattr(command, "read_configuration", config.read)
+    monkeypatch.setattr(command, "BadConfiguration", config.BadConfiguration)
+    Patient(open_place)
+    configuration = open_place / "agent.yaml"
+    configuration.chmod(0o600)
+    with acting_as(4321, 4321):
+        [finding] = command.diagnose(configuration)
+    assert (finding.level, finding.remedy) == (Level.ERROR, "Run: sudo agentctl doctor")
+    configuration.write_text("serial: SN-0001\n")
+    assert {found.remedy for found in command.diagnose(configuration)} != {finding.remedy}
 
 
 def test_every_problem_of_a_configuration_is_told(patient: Patient) -> None:

@@ -112,9 +112,8 @@ def test_which_group_the_unit_lets_the_agent_give_its_key_to(
     machine: Machine, group: str, options: list[str], *, given: bool
 ) -> None:
     """As docs/applications.md says: its own, or another one that the unit lets it see."""
-    machine.shell(
-        "getent group others || { groupadd others; useradd -M agent; }; install -o agent -g agent -m 600 /dev/null /opt/key"
-    )
+    machine.shell("getent group others || { groupadd others; useradd -M agent; }")
+    machine.shell("install -o agent -g agent -m 600 /dev/null /opt/key")
     shutil.copytree(ROOT / "iot_agent", machine.root / "opt/iot_agent", dirs_exist_ok=True)
     properties = [f"--property={option}" for option in ("User=agent", "Group=agent", *options)]
     script = ["env", "PYTHONPATH=/opt", "/usr/bin/python3", "-c", GIVE, "/opt/key", group]
