@@ -18,7 +18,7 @@ from iot_agent.record import Record
 from iot_agent.settings import Settings
 
 log = logging.getLogger(__name__)
-ANNOUNCED = "identity.json"
+ANNOUNCED, KEY_ON_A_TOKEN = "identity.json", "key.uri"
 WAY, DIRECTORY, KEY = 0o710, 0o750, 0o640
 PRIVATE_DIRECTORY = 0o700
 
@@ -94,12 +94,19 @@ class TellingStore:
             if record.active is None:
                 path.unlink(missing_ok=True)
                 return
-            chain = self._identities.certificate(record.active.label).with_name("chain.pem").exists()
-            news = announcement(self._settings, record.active, chain=chain)
+            directory = self._identities.certificate(record.active.label).parent
+            chain = (directory / "chain.pem").exists()
+            news = announcement(self._settings, record.active, _key(directory), chain=chain)
             if not path.exists() or durable.read(path) != news:
                 durable.write(path, news, durable.PUBLIC)
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             log.warning("applications could not be told of the identity in force: %s", error)
+
+
+def _key(directory: Path) -> str:
+    """Name the key of an identity: its file, or what `key.uri` says of where it is on a token (RFC 7512)."""
+    reference = directory / KEY_ON_A_TOKEN
+    return durable.read(reference).decode().strip() if reference.exists() else str(directory / "key.pem")
 
 
 def _set(path: Path, mode: int, gid: int) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from iot_agent import applications
-from iot_agent.announcement import token_key
 from iot_agent.applications import TellingStore
 from iot_agent.doctor.findings import Level
 from iot_agent.identities import IdentityDirectories
@@ -218,16 +217,14 @@ def test_the_doctor_knows_what_is_shared_on_purpose(patient: Patient) -> None:
     assert "there is no group" in patient.worries()["files.group"].message
 
 
-@pytest.mark.parametrize(
-    ("token", "label", "uri"),
-    [
-        ("my token", "iot-agent-1", "pkcs11:token=my%20token;object=iot-agent-1;type=private"),
-        ("a;b/c%d", "x?y#z", "pkcs11:token=a%3Bb%2Fc%25d;object=x%3Fy%23z;type=private"),
-        ("Čip", "k", "pkcs11:token=%C4%8Cip;object=k;type=private"),
-    ],
-)
-def test_a_key_in_a_token_is_named_as_rfc_7512_says(token: str, label: str, uri: str) -> None:
-    assert token_key(token, label) == uri
+def test_a_key_on_a_token_is_named_by_its_uri(patient: Patient) -> None:
+    uri = "pkcs11:token=iot-agent;object=iot-agent-1;type=private?module-path=/usr/lib/module.so"
+    (patient.identity / "key.pem").unlink()
+    (patient.identity / "key.uri").write_text(uri + "\n")
+    share(patient)
+    start(patient)
+    assert announced(patient)["key"] == uri
+    assert readable(patient.state / "current" / "certificate.pem", GID)
 
 
 def test_modes_are_set_only_where_they_differ(patient: Patient) -> None:

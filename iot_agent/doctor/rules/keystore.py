@@ -13,6 +13,8 @@ from iot_agent.doctor.findings import Finding, error, fine, skipped, warning
 from iot_agent.errors import REMEDIES
 from iot_agent.record import Record
 
+SUSPECT = frozenset({"key-store", "pin-refused", "pin-locked"})  # failures after which a PIN is not tried
+
 
 class Pin(Enum):
     """What is known of a PIN's attempts without spending one: PKCS #11 tells it in flags (v3.0, 4.4, CK_TOKEN_INFO)."""
@@ -53,7 +55,7 @@ def withhold(store: Store, record: Record) -> str | None:
     if store.pin in (Pin.LOW, Pin.FINAL_TRY, Pin.LOCKED):
         return str(store.pin.value)
     failure = record.failure
-    if failure is not None and failure.code == "key-store":
+    if failure is not None and failure.code in SUSPECT:
         return f"the agent's last failure was of the key store: {failure.message}"
     return None
 
