@@ -96,5 +96,5 @@ def write(finding: Finding) -> str:
 def summary(findings: list[Finding]) -> str:
     """Count, for the last line."""
     count = {level: sum(finding.level is level for finding in findings) for level in Level}
-    found = f"{count[Level.ERROR]} errors, {count[Level.WARNING]} warnings, {count[Level.FINE]} fine"
-    return found + (f", {count[Level.SKIPPED]} not looked at" if count[Level.SKIPPED] else "")
+    found = f"errors: {count[Level.ERROR]}, warnings: {count[Level.WARNING]}, fine: {count[Level.FINE]}"
+    return found + (f", not looked at: {count[Level.SKIPPED]}" if count[Level.SKIPPED] else "")

@@ -57,8 +57,8 @@ def point(target: str) -> Callable[[Patient], None]:
 
 
 SPOILT: dict[str, tuple[Callable[[Patient], object], str, str]] = {
-    "key readable by all": (lambda p: (p.identity / "key.pem").chmod(0o644), "files.mode", "everybody may do more"),
-    "key readable by its group": (lambda p: (p.identity / "key.pem").chmod(0o640), "files.mode", "its group may"),
+    "key readable by all": (lambda p: (p.identity / "key.pem").chmod(0o644), "files.mode", "too open, to everybody"),
+    "key readable by its group": (lambda p: (p.identity / "key.pem").chmod(0o640), "files.mode", "too open, to its group"),
     "state directory open": (lambda p: p.state.chmod(0o755), "files.mode", "state has mode 0755"),
     "key of somebody else": (wrong_owner, "files.owner", "belongs to uid 12345"),
     "bootstrap key open": (lambda p: (p.directory / "bootstrap.key").chmod(0o604), "files.mode", "bootstrap.key"),
@@ -293,7 +293,7 @@ def test_agentctl_tells_people_and_programs(patient: Patient) -> None:
     assert human.returncode == 2
     assert "ERROR    daemon                 not running" in human.stdout
     assert "→ Start it with: systemctl start iot-agent" in human.stdout
-    assert human.stdout.splitlines()[-1].startswith("2 errors, ")
+    assert human.stdout.splitlines()[-1].startswith("errors: 2, warnings: 1, ")
     told = json.loads(agentctl(patient, "--json").stdout)
     assert (told["schema"], told["worst"]) == (1, "error")
     assert {"check", "level", "message", "remedy"} == set(told["findings"][0])

@@ -41,17 +41,22 @@ def stack() -> Iterator[Stack]:
             yield Stack(cloud, directory, "--application-policy", POLICY)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def device(stack: Stack) -> Iterator[Agent]:
     """Give an onboarded device whose identity mosquitto's group may read."""
+    agent = onboard(stack)
+    yield agent
+    agent.kill()
+
+
+def onboard(stack: Stack) -> Agent:
     agent = stack.new_device()
     agent.directory.chmod(0o755)
     with (agent.directory / "agent.yaml").open("a") as configuration:
         configuration.write("identity: {group: mosquitto}\n")
     agent.start()
     wait_for(lambda: agent.settled(1))
-    yield agent
-    agent.kill()
+    return agent
 
 
 def rotate(agent: Agent) -> None:
@@ -226,7 +231,8 @@ def test_mosquittos_bridge_uses_each_identity(stack: Stack, device: Agent, ear: 
     assert "connection-lost" not in device.log()
 
 
-def test_without_the_group_mosquitto_cannot_read_the_key(stack: Stack, device: Agent) -> None:
+def test_without_the_group_mosquitto_cannot_read_the_key(stack: Stack) -> None:
+    device = onboard(stack)
     device.stop()
     path = device.directory / "agent.yaml"
     path.write_text(path.read_text().replace("identity: {group: mosquitto}\n", ""))
@@ -236,6 +242,7 @@ def test_without_the_group_mosquitto_cannot_read_the_key(stack: Stack, device: A
         wait_for(lambda: "Unable to load client certificate" in mosquitto.log.read_text())
     finally:
         mosquitto.stop()
+        device.kill()
 
 
 def test_the_example_policy_is_the_one_in_force(device: Agent, ear: Ear) -> None:

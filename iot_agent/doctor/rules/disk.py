@@ -28,7 +28,7 @@ class Disk:
 
 def judge(seen: Disk) -> Iterator[Finding]:
     """Judge room, then whether writing works, then whether what is written stays."""
-    yield _room("disk.space", f"{seen.free // 1024} KiB free", seen.free, ROTATION_BYTES, COMFORT_BYTES)
+    yield _room("disk.space", f"{_size(seen.free)} free", seen.free, ROTATION_BYTES, COMFORT_BYTES)
     if seen.inodes is not None:
         yield _room("disk.inodes", f"{seen.inodes} inodes free", seen.inodes, ROTATION_INODES, COMFORT_INODES)
     if seen.read_only:
@@ -45,6 +45,13 @@ def judge(seen: Disk) -> Iterator[Finding]:
         )
     else:
         yield fine("disk.kind", f"{seen.path} is on {seen.kind or 'a file system of unknown kind'}")
+
+
+def _size(octets: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if octets >= size:
+            return f"{octets / size:.0f} {unit}"
+    return f"{octets // 1024} KiB"
 
 
 def _room(check: str, what: str, there: int, needed: int, comfortable: int) -> Finding:

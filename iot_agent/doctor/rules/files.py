@@ -80,7 +80,7 @@ def _judge_one(file: File, agent: Agent) -> Iterator[Finding]:
     if excess:
         yield error(
             "files.mode",
-            f"{file.path} has mode {file.mode:04o}: {_who(excess)} more than they may",
+            f"{file.path} has mode {file.mode:04o}: too open, to {_whom(excess)}",
             f"chmod {file.mode & ~excess:04o} {file.path}"
             + ("; the key may have been read: rotate it (agentctl rotate)" if "KEY" in file.kind.name else ""),
         )
@@ -110,7 +110,7 @@ def _forbidden(file: File, agent: Agent) -> int:
     return FORBIDDEN[file.kind] | (0 if file.gid == meant or file.kind is Kind.INPUT else GROUP)
 
 
-def _who(excess: int) -> str:
+def _whom(excess: int) -> str:
     if excess & OTHERS:
-        return "everybody may do"
-    return "its group may do" if excess & GROUP else "its owner may do"
+        return "everybody"
+    return "its group" if excess & GROUP else "its owner"
