@@ -58,7 +58,7 @@ def point(target: str) -> Callable[[Patient], None]:
 
 SPOILT: dict[str, tuple[Callable[[Patient], object], str, str]] = {
     "key readable by all": (lambda p: (p.identity / "key.pem").chmod(0o644), "files.mode", "too open, to everybody"),
-    "key readable by its group": (lambda p: (p.identity / "key.pem").chmod(0o640), "files.mode", "too open, to its group"),
+    "key readable by its group": (lambda p: (p.identity / "key.pem").chmod(0o640), "files.mode", "to its group"),
     "state directory open": (lambda p: p.state.chmod(0o755), "files.mode", "state has mode 0755"),
     "key of somebody else": (wrong_owner, "files.owner", "belongs to uid 12345"),
     "bootstrap key open": (lambda p: (p.directory / "bootstrap.key").chmod(0o604), "files.mode", "bootstrap.key"),
