@@ -26,10 +26,10 @@ class Settings:
     bootstrap_key: Path
     keys_backend: str
     keys_algorithm: str
-    identity_group: str | None
     policy: Policy
     step_limit: float
     key_limit: float
+    identity_group: str | None
     state_directory: Path
     run_directory: Path
     log_level: str

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+IN_TURN = "--in-turn"  # tells a worker that whoever started it holds the turn for it
+PATIENCE = 15.0  # seconds to wait for the other one
 LOOK_AGAIN = 0.05  # seconds; flock(2) itself would wait without a limit
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iot_agent import settings as settings_room
-from iot_agent import turns
 from iot_agent.doctor import findings
 from iot_agent.doctor.findings import Finding
 from iot_agent.doctor.probes import clock, cloud, disk, files, identities, keystore, network
@@ -32,9 +31,9 @@ from iot_agent.identities import IdentityDirectories
 from iot_agent.keys.file import FileKeys
 from iot_agent.record import CheckedIn, Record
 from iot_agent.settings import Settings
+from iot_agent.turns import PATIENCE, turn
 
 LIMIT = 170  # seconds for all of it
-PATIENCE = 15.0  # seconds to wait for the daemon to finish a step
 LOOKS = 3
 INSPECTORS: dict[str, Callable[[Settings], Inspector]] = {
     "file": lambda given: FileInspector(FileKeys(IdentityDirectories(given.state_directory).root)),
@@ -57,7 +56,7 @@ def examine(config: Path, settings: Settings) -> Iterator[Finding]:
     yield from _files(config, settings)
     way = network.look(settings.endpoint_host, settings.endpoint_port, settings.endpoint_ca_file)
     yield from network_rules.judge(way, time.time())
-    with turns.turn(settings.state_directory, PATIENCE) as ours:
+    with turn(settings.state_directory, PATIENCE) as ours:
         seen = _settled(settings, way, ours=ours)
     yield from seen.findings
     yield from clock_rules.judge(

@@ -8,12 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "iot_agent"
-PURE = {"errors", "messages", "schedule", "record", "lifecycle", "codec", "settings", "status", "render"} | {
-    "announcement",
-    "doctor.findings",
-    *(f"doctor.rules.{subject}" for subject in ("clock", "cloud", "daemon", "disk", "files", "identities")),
-    *(f"doctor.rules.{subject}" for subject in ("keystore", "network", "renewal")),
-}
+PURE = {"errors", "messages", "schedule", "record", "lifecycle", "codec", "settings", "status", "render"}
 OWNERS = {
     "cryptography": {"certificates"},
     "awscrt": {"mqtt"},
@@ -26,6 +21,8 @@ OWNERS = {
     "cloud": set(),
 }
 PACKAGES = {"iot_agent", "iot_agent.keys", "iot_agent.doctor", "iot_agent.doctor.probes", "iot_agent.doctor.rules"}
+RULES = ("clock", "cloud", "daemon", "disk", "files", "identities", "keystore", "network", "renewal")
+PURE |= {"announcement", "doctor.findings", *(f"doctor.rules.{subject}" for subject in RULES)}
 WORLDLY = {"os", "time", "socket", "subprocess", "selectors", "signal", "logging", "random", "secrets", "threading"}
 ADAPTERS = {
     "store": {"codec", "durable", "ports", "record"},
@@ -41,7 +38,7 @@ ADAPTERS = {
     "applications": {"announcement", "durable", "ports", "record", "settings"},
     "turns": set(),
     "doctor.probes.clock": set(),
-    "doctor.probes.cloud": {"children", "codec", "record", "settings"},
+    "doctor.probes.cloud": {"children", "codec", "record", "settings", "turns"},
     "doctor.probes.disk": {"doctor.rules.disk", "durable"},
     "doctor.probes.files": {"doctor.rules.files", "identities", "settings"},
     "doctor.probes.identities": {
