@@ -15,7 +15,9 @@ def look(config: Path, settings: Settings, active: str | None) -> list[File]:
     shared = settings.identity_group is not None and active is not None
     way = Kind.WAY if shared else Kind.STATE
     wanted = {state: way, config: Kind.INPUT, settings.endpoint_ca_file: Kind.INPUT}
-    wanted |= {settings.bootstrap_certificate: Kind.INPUT, settings.bootstrap_key: Kind.DELIVERED_KEY}
+    wanted[settings.bootstrap_certificate] = Kind.INPUT
+    if isinstance(settings.bootstrap_key, Path):
+        wanted[settings.bootstrap_key] = Kind.DELIVERED_KEY
     if settings.manufacturer_ca is not None:
         wanted[settings.manufacturer_ca] = Kind.INPUT
     optional = {state / "state.json": Kind.STATE, state / "identities": way}

@@ -58,7 +58,7 @@ def current(settings: Settings) -> tuple[str | None, bool]:
 def _bootstrap(settings: Settings, now: float) -> Seen:
     """Look at the delivered pair; the CA after the certificate in its file, if there is one, must have signed it."""
     try:
-        key = certificates.public_key(certificates.load_key(settings.bootstrap_key.read_bytes()))
+        key = _public(settings.bootstrap_key) if isinstance(settings.bootstrap_key, Path) else b""
         text = settings.bootstrap_certificate.read_text()
     except (Fatal, OSError, UnicodeDecodeError) as error:
         return Seen("the bootstrap identity", "bootstrap", problem=f"{error}")
@@ -68,6 +68,10 @@ def _bootstrap(settings: Settings, now: float) -> Seen:
     return _look(
         "the bootstrap identity", "bootstrap", settings.bootstrap_certificate, chain if end in chain else None, expected
     )
+
+
+def _public(key: Path) -> bytes:
+    return certificates.public_key(certificates.load_key(key.read_bytes()))
 
 
 def _look(name: str, role: str, path: Path, chain: str | None, expected: Expectation) -> Seen:
