@@ -18,6 +18,8 @@ from iot_agent.doctor.findings import Finding
 from iot_agent.doctor.rules import daemon
 from iot_agent.settings import Settings
 
+CREDENTIALS = "/run/credentials/iot-agent.service"  # the unit's, which its user can read from outside too
+
 
 def run(config: Path, *, as_json: bool) -> int:
     """Examine this device; gives the exit status of the worst finding."""
@@ -94,6 +96,7 @@ def _start(given: Settings) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
         cwd="/",
+        env={"CREDENTIALS_DIRECTORY": CREDENTIALS, **os.environ},
         start_new_session=True,  # stopping agentctl with Ctrl-Z must not stop it while it holds its turn
         **_as_the_agent(given.state_directory),
     )
