@@ -102,6 +102,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _group(value: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", value):
+        raise ValueError(f"{value!r} is not the name of a group")
+    return value
+
+
 SETTINGS = {
     "serial": Setting(_serial),
     "endpoint.host": Setting(_text),
@@ -123,6 +129,7 @@ SETTINGS = {
     "check_in.every": Setting(_span, Policy.check_in_interval),
     "limits.step": Setting(_span, 180.0),
     "limits.key_generation": Setting(_span, 300.0),
+    "identity.group": Setting(_group, None),
     "paths.state": Setting(_text, "/var/lib/iot-agent"),
     "paths.run": Setting(_text, "/run/iot-agent"),
     "log.level": Setting(_one_of("debug", "info", "warning", "error"), "info"),
@@ -243,6 +250,7 @@ def _settings(given: dict[str, Any], base: Path) -> Settings:
         ),
         step_limit=values["limits.step"],
         key_limit=values["limits.key_generation"],
+        identity_group=values["identity.group"],
         state_directory=path("paths.state"),
         run_directory=path("paths.run"),
         log_level=values["log.level"],

@@ -29,6 +29,7 @@ class Settings:
     policy: Policy
     step_limit: float
     key_limit: float
+    identity_group: str | None
     state_directory: Path
     run_directory: Path
     log_level: str

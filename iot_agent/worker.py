@@ -8,6 +8,7 @@ ends too, so two steps never run at once.
 import os
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 
 from iot_agent import __version__, certificates, log, steps
 from iot_agent.codec import Request, decode_request, encode_outcome
@@ -17,6 +18,7 @@ from iot_agent.messages import Topics
 from iot_agent.mqtt import Endpoint, MqttCloud
 from iot_agent.ports import Credentials
 from iot_agent.record import Certificate
+from iot_agent.turns import IN_TURN, PATIENCE, turn
 
 
 def main() -> int:
@@ -25,10 +27,18 @@ def main() -> int:
     request = decode_request(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     log.configure(request.settings.log_level)
-    outcome = steps.run(request.step, request.record, request.now, _world(request))
+    with _turn(request):
+        outcome = steps.run(request.step, request.record, request.now, _world(request))
     sys.stdout.buffer.write(encode_outcome(outcome))
     sys.stdout.buffer.flush()
     return 0
+
+
+def _turn(request: Request) -> AbstractContextManager[object]:
+    """Wait a while for `agentctl doctor` to be done with the identity, then go ahead: the daemon's step comes first."""
+    if IN_TURN in sys.argv:
+        return nullcontext()
+    return turn(request.settings.state_directory, min(PATIENCE, request.settings.step_limit / 4))
 
 
 def _end_with_the_daemon() -> None:

@@ -72,6 +72,7 @@ def test_the_annotated_example_names_every_key_with_its_default() -> None:
             "agent.yaml:8: renewal: at + spread must not pass 0.85",
         ),
         ("topic_prefix: a/#", "is not a topic of one to four levels without wildcards"),
+        ("identity: {group: a b}", "agent.yaml:8: identity.group: 'a b' is not the name of a group"),
         ("client_id: '*'", "agent.yaml:8: client_id: '*' is not letters, digits"),
         ("log: {level: [debug]}", "agent.yaml:8: log.level: must be a single value"),
         ("a: b: c", "agent.yaml:8: not YAML: mapping values are not allowed here"),
