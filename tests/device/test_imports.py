@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "iot_agent"
-PURE = {"errors", "messages", "schedule", "record", "lifecycle", "codec", "settings", "status", "render"}
+PURE = {"errors", "messages", "schedule", "record", "lifecycle", "codec", "settings", "status", "render", "keys.uri"}
 OWNERS = {
     "cryptography": {"certificates"},
     "awscrt": {"mqtt"},
@@ -25,7 +25,10 @@ ADAPTERS = {
     "store": {"codec", "durable", "ports", "record"},
     "identities": {"durable", "record"},
     "keys.file": {"certificates", "durable", "errors", "ports"},
-    "mqtt": {"errors", "ports"},
+    "keys.pin": {"durable", "errors", "settings"},
+    "keys.token": {"durable", "errors", "keys.uri", "ports", "settings"},
+    "mqtt": {"errors", "ports", "settings"},
+    "process": set(),
     "control": set(),
     "systemd": set(),
     "clock": set(),
@@ -34,12 +37,13 @@ ADAPTERS = {
     "certificates": {"errors", "record"},
 }
 USERS = {
+    "keys.ring": {"durable", "errors", "keys.file", "keys.token", "keys.uri", "ports", "settings"},
     "steps": {"errors", "lifecycle", "messages", "ports", "record", "schedule"},
     "daemon": {"codec", "lifecycle", "ports", "record", "settings", "status", "render"},
     "agentctl": {"cli", "control", "offline", "render"},
     "offline": {"codec", "durable", "status"},
 }
-COMPOSITION_ROOTS = {"main", "worker"}
+COMPOSITION_ROOTS = {"main", "worker", "keys.pkcs11"}
 
 
 def module_name(path: Path) -> str:

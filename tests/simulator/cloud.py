@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography import x509
@@ -27,6 +28,7 @@ from cloud.rotation.registry import Registered
 from cloud.rotation.steps import World
 from cloud.rotation.sweeper import sweep
 from iot_agent.errors import Retryable
+from iot_agent.keys.token import TokenKeys
 from iot_agent.ports import Credentials, Session
 from tests.simulator.authority import Authority
 from tests.simulator.fuse import Fuse
@@ -208,12 +210,22 @@ class Broker:
     @contextmanager
     def session(self, credentials: Credentials) -> Iterator[Session]:
         self.fuse.burn("connect")
-        pem, key = credentials.certificate.read_text(), load_pem_private_key(credentials.key.read_bytes(), None)
-        if x509.load_pem_x509_certificate(pem.encode()).public_key() != key.public_key():
+        pem = credentials.certificate.read_text()
+        if x509.load_pem_x509_certificate(pem.encode()).public_key() != _public_key(credentials):
             raise AssertionError(f"{credentials.certificate} is not for {credentials.key}")
         if self.faults.refuse():
             raise Retryable("refused", "the cloud closed the connection")
         yield BrokerSession(self, self.cloud.connect(pem))
+
+
+def _public_key(credentials: Credentials) -> Any:  # noqa: ANN401 - an EC or RSA one
+    """Have the device show that it has the private key: its file, or a signature of its token."""
+    if isinstance(credentials.key, Path):
+        return load_pem_private_key(credentials.key.read_bytes(), None).public_key()
+    token = TokenKeys(credentials.certificate.parents[2], credentials.key.token, 60)
+    signed = x509.load_pem_x509_csr(token.csr(credentials.key.label, "a challenge").encode())
+    assert signed.is_signature_valid
+    return signed.public_key()
 
 
 class BrokerSession:

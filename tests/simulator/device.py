@@ -50,10 +50,11 @@ class SimulatedDevice:
         self.cloud.allow(SERIAL)
         self.fuse, self.faults = Fuse(), Faults()
         self.labels = 0
-        self.bootstrap = Credentials(disk / "vendor.pem", disk / "vendor.key")
+        self.vendor_key = disk / "vendor.key"
+        self.bootstrap = Credentials(disk / "vendor.pem", self.vendor_key)
         certificate, key = self.cloud.vendor.issue(SERIAL, self.time())
         self.bootstrap.certificate.write_text(certificate)
-        self.bootstrap.key.write_text(key)
+        self.vendor_key.write_text(key)
         self.record = Record(SERIAL)
 
     # ---- the daemon's loop, without its process ---------------------------------------------------------------------
@@ -125,7 +126,7 @@ class SimulatedDevice:
     def complete_identities(self) -> dict[str, Path]:
         """Certificate id to certificate file, for each key and certificate on disk that belong together."""
         own = (self.disk / "identities").glob("*")
-        pairs = [(self.bootstrap.certificate, self.bootstrap.key)]
+        pairs = [(self.bootstrap.certificate, self.vendor_key)]
         pairs += [(directory / "certificate.pem", directory / "key.pem") for directory in own]
         found = {}
         for certificate_file, key_file in pairs:

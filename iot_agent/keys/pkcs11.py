@@ -1,0 +1,207 @@
+"""Keys on a PKCS #11 token: one process for each operation, the only one that has python-pkcs11.
+
+Run as a program: a request is one line of JSON on stdin, the answer one line on stdout, words of the module to stderr.
+It is a process of its own because modules crash, hang and leak, because some do not see what another process has made
+until they are initialised anew, and because awscrt, which also loads the module, must never be beside python-pkcs11:
+together they end in a segmentation fault.
+
+    {"parent": pid, "state": DIRECTORY, "token": {…}, "operation": NAME, "arguments": […]}
+    {"result": …}  or  {"code": …, "message": …, "fatal": bool, "retry_after": seconds}
+
+A key is a pair of objects under one label, made on the token, never to leave it: CKA_SENSITIVE and not CKA_EXTRACTABLE.
+The token stays ours only as far as our labels go: no other object is looked at, let alone destroyed.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pkcs11
+from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, PrivateKey, Session
+from pkcs11.util.ec import encode_ec_public_key, encode_ecdsa_signature, encode_named_curve_parameters
+from pkcs11.util.rsa import encode_rsa_public_key
+
+from iot_agent import certificates, process
+from iot_agent.errors import AgentError, Fatal, Retryable
+from iot_agent.keys.pin import PinSources
+from iot_agent.ports import Pins
+from iot_agent.settings import Token
+
+OURS = re.compile(r"iot-agent-\d{8}T\d{6}Z-[0-9a-f]+")  # not whatever else somebody may have called iot-agent-…
+CURVES = {"ec-p256": "secp256r1", "ec-p384": "secp384r1"}
+RSA_BITS = {"rsa-2048": 2048, "rsa-3072": 3072}
+# What the TPM module sets by itself it does not want to be told.
+PUBLIC = {Attribute.ENCRYPT: pkcs11.DEFAULT, Attribute.WRAP: pkcs11.DEFAULT, Attribute.VERIFY: pkcs11.DEFAULT}
+PRIVATE = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
+# What is read back from the token before a new key is believed in.
+STAYS = {
+    Attribute.TOKEN: True,
+    Attribute.PRIVATE: True,
+    Attribute.SENSITIVE: True,
+    Attribute.EXTRACTABLE: False,
+    Attribute.ALWAYS_SENSITIVE: True,
+    Attribute.NEVER_EXTRACTABLE: True,
+    Attribute.LOCAL: True,
+}
+LEFT_ALONE = 3600  # seconds; attempts on a locked token can make it longer
+
+ABSENT = (
+    pkcs11.NoSuchToken,
+    pkcs11.TokenNotPresent,
+    pkcs11.TokenNotRecognised,
+    pkcs11.DeviceRemoved,
+    pkcs11.UserPinNotInitialized,
+)
+FULL = (pkcs11.DeviceMemory,)
+CANNOT = (
+    pkcs11.AttributeTypeInvalid,
+    pkcs11.AttributeValueInvalid,
+    pkcs11.DomainParamsInvalid,
+    pkcs11.KeySizeRange,
+    pkcs11.MechanismInvalid,
+    pkcs11.MechanismParamInvalid,
+    pkcs11.TemplateInconsistent,
+)
+
+
+class SessionKeys:
+    """The operations of the `KeyStore` port within one session of a token."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def generate(self, label: str, algorithm: str) -> None:
+        """Make a key pair, unless both halves are there; half a pair is what a crash has left."""
+        if self._find(ObjectClass.PRIVATE_KEY, label) and self._find(ObjectClass.PUBLIC_KEY, label):
+            return
+        self.remove(label)
+        private = self._make(label, algorithm)
+        found = {attribute: private[attribute] for attribute in STAYS}
+        if found != STAYS:
+            self.remove(label)
+            wrong = ", ".join(str(attribute) for attribute in STAYS if found[attribute] != STAYS[attribute])
+            raise Fatal("key-store", f"the token made a key that could leave it ({wrong}); it was destroyed")
+
+    def _make(self, label: str, algorithm: str) -> PrivateKey:
+        how: dict[str, Any] = {
+            "id": os.urandom(8),
+            "label": label,
+            "store": True,
+            "public_template": PUBLIC,
+            "private_template": PRIVATE,
+        }
+        if algorithm in RSA_BITS:  # a TPM signs for TLS through its decrypt operation
+            signs = MechanismFlag.SIGN | MechanismFlag.DECRYPT
+            _, private = self._session.generate_keypair(KeyType.RSA, RSA_BITS[algorithm], capabilities=signs, **how)
+        else:
+            curve = {Attribute.EC_PARAMS: encode_named_curve_parameters(CURVES[algorithm])}
+            parameters = self._session.create_domain_parameters(KeyType.EC, curve, local=True)
+            _, private = parameters.generate_keypair(capabilities=MechanismFlag.SIGN, **how)
+        return private
+
+    def csr(self, label: str, serial: str) -> str:
+        """Build the CSR (PEM), signed on the token."""
+        return certificates.build_csr(self._key(label), serial)
+
+    def public_key(self, label: str) -> str:
+        """Give the DER SubjectPublicKeyInfo, in hexadecimal."""
+        return certificates.public_key(self._key(label)).hex()
+
+    def labels(self) -> list[str]:
+        """Name the keys that carry a label of ours."""
+        halves = [*self._find(ObjectClass.PRIVATE_KEY), *self._find(ObjectClass.PUBLIC_KEY)]
+        return sorted({half.label for half in halves if half.label and OURS.fullmatch(half.label)})
+
+    def remove(self, label: str) -> None:
+        """Destroy both halves."""
+        for kind in (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY):
+            for half in self._find(kind, label):
+                half.destroy()
+
+    def _key(self, label: str) -> certificates.PrivateKey:
+        private, public = (self._find(kind, label) for kind in (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY))
+        if not private or not public:
+            raise Fatal("key-store", f"there is no key {label} on the token")
+
+        def sign(data: bytes) -> bytes:
+            if private[0].key_type is KeyType.RSA:
+                return bytes(private[0].sign(data, mechanism=Mechanism.SHA256_RSA_PKCS))
+            raw = private[0].sign(hashlib.sha256(data).digest(), mechanism=Mechanism.ECDSA)
+            return bytes(encode_ecdsa_signature(raw))
+
+        encode = encode_rsa_public_key if private[0].key_type is KeyType.RSA else encode_ec_public_key
+        return certificates.remote_key(encode(public[0]), sign)
+
+    def _find(self, kind: ObjectClass, label: str | None = None) -> list[Any]:
+        wanted = {Attribute.CLASS: kind} | ({} if label is None else {Attribute.LABEL: label})
+        return list(self._session.get_objects(wanted))
+
+
+@contextmanager
+def session(token: Token, pins: Pins) -> Iterator[Session]:
+    """Open a session of the token with one attempt at its PIN; what goes wrong in it comes out as ours."""
+    where = f"token {token.label!r} of {token.module}"
+    try:
+        library = pkcs11.lib(token.module)
+        found = library.get_token(token_label=token.label)
+        with _opened(found, token, pins) as opened:
+            yield opened
+        library.finalize()
+    except ABSENT as error:
+        raise Retryable("token", f"there is no {where}: {_name(error)}") from error
+    except pkcs11.PinLocked as error:
+        raise Retryable("pin-locked", f"the {where} is locked; it is left alone for an hour", LEFT_ALONE) from error
+    except FULL as error:
+        raise Retryable("token-full", f"the {where} has no room: {_name(error)}") from error
+    except CANNOT as error:
+        raise Fatal("key-store", f"the {where} cannot make such a key: {_name(error)}") from error
+    except pkcs11.PKCS11Error as error:
+        raise Retryable("token", f"the {where} failed: {_name(error)}") from error
+
+
+def _opened(found: pkcs11.Token, token: Token, pins: Pins) -> Session:
+    pin = pins.read(token)
+    try:
+        return found.open(rw=True, user_pin=pin)
+    except (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange) as error:
+        raise pins.refused(token, pin) from error
+
+
+def _name(error: pkcs11.PKCS11Error) -> str:
+    return f"{type(error).__name__} {error}".strip()
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "generate": SessionKeys.generate,
+    "csr": SessionKeys.csr,
+    "public_key": SessionKeys.public_key,
+    "labels": SessionKeys.labels,
+    "remove": SessionKeys.remove,
+}
+
+
+def main() -> int:
+    """Serve one request."""
+    process.keep_private()
+    request = json.loads(sys.stdin.readline())
+    process.end_with(request["parent"])
+    answers = os.dup(1)
+    os.dup2(2, 1)  # a module that writes to stdout does not get between the answers
+    try:
+        with session(Token(**request["token"]), PinSources(Path(request["state"]))) as opened:
+            answer = {"result": OPERATIONS[request["operation"]](SessionKeys(opened), *request["arguments"])}
+    except AgentError as error:
+        fatal = isinstance(error, Fatal)
+        answer = {"code": error.code, "message": str(error), "fatal": fatal, "retry_after": error.retry_after}
+    os.write(answers, json.dumps(answer).encode() + b"\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
