@@ -4,11 +4,14 @@ So moving from file to token, or back, is a rotation like any other: the identit
 until the next one, made in the other place, has been proven.
 """
 
-from collections.abc import Callable
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from iot_agent import durable
-from iot_agent.errors import Fatal
+from iot_agent.errors import Fatal, Retryable
 from iot_agent.keys import uri
 from iot_agent.keys.file import FileKeys
 from iot_agent.keys.token import REFERENCE, TokenKeys
@@ -28,12 +31,13 @@ class KeyRing:
 
     def generate(self, label: str, algorithm: str) -> None:
         """Make a key. What another backend has begun under this label, before the settings changed, is dropped."""
-        if self.backend == FileKeys.backend:
-            _forget(self._root / label / REFERENCE)
-            self._files.generate(label, algorithm)
-        elif self._token is not None:
-            self._files.remove(label)
-            self._on_token(self._token).generate(label, algorithm)
+        with _alone(self._root):
+            if self.backend == FileKeys.backend:
+                _forget(self._root / label / REFERENCE)
+                self._files.generate(label, algorithm)
+            elif self._token is not None:
+                self._files.remove(label)
+                self._on_token(self._token).generate(label, algorithm)
 
     def csr(self, label: str, serial: str) -> str:
         """Build the CSR (PEM)."""
@@ -73,6 +77,21 @@ class KeyRing:
         if self._token is not None and self._token.label == token.label:
             token = self._token
         return self._on_token(token)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Let one process at a time make keys: two at once would make two under one label."""
+    try:
+        durable.make_directory(root)
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Retryable("key-store", f"cannot use {root}: {error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _forget(reference: Path) -> None:
