@@ -21,7 +21,7 @@ import tenacity
 from awscrt import io, mqtt5
 from awscrt.exceptions import AwsCrtError
 
-from iot_agent.errors import Fatal, Retryable
+from iot_agent.errors import LOCKED_PAUSE, Fatal, Retryable
 from iot_agent.ports import Credentials, Pins
 from iot_agent.settings import TokenKey
 
@@ -206,7 +206,7 @@ def _with_token(certificate: Path, key: TokenKey, pin: str) -> io.TlsContextOpti
 def _token_error(key: TokenKey, said: str) -> Retryable:
     where = f"token {key.token.label!r} of {key.token.module}"
     if "PIN_LOCKED" in said:
-        return Retryable("pin-locked", f"the {where} is locked: {said}")
+        return Retryable("pin-locked", f"the {where} is locked; it is left alone for an hour: {said}", LOCKED_PAUSE)
     return Retryable("token", f"cannot use key {key.label} on {where}: {said}")
 
 

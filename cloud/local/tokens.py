@@ -70,7 +70,6 @@ class TpmToken(LocalToken):
         environment = {
             "TPM2_PKCS11_STORE": str(directory / "store"),
             "TPM2_PKCS11_TCTI": "tabrmd:bus_type=session",
-            "TPM2TOOLS_TCTI": "tabrmd:bus_type=session",
             "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}",
         }
         super().__init__(directory, TPM_MODULE, environment)
@@ -103,7 +102,7 @@ class SoftTpm:
         _wait(self.bus.exists)
         broker = ("tpm2-abrmd", "--session", "--allow-root", "--tcti", f"swtpm:host=127.0.0.1,port={port}")
         self._spawn(*broker, DBUS_SESSION_BUS_ADDRESS=address)
-        _wait(lambda: _answers(address))
+        _wait(self._answers)
 
     def stop(self) -> None:
         """Stop it."""
@@ -114,6 +113,16 @@ class SoftTpm:
         self._running.clear()
         self.bus.unlink(missing_ok=True)
 
+    def unlock(self) -> None:
+        """Forget wrong PINs; it locks after a few of them."""
+        self._tool("tpm2_dictionarylockout", "--clear-lockout")
+
+    def wrong_pins(self) -> int:
+        """Tell how many it has counted."""
+        shown = self._tool("tpm2_getcap", "properties-variable")
+        line = next(line for line in shown.splitlines() if line.startswith("TPM2_PT_LOCKOUT_COUNTER"))
+        return int(line.split(":")[1], 16)
+
     def hold(self) -> None:
         """Have it answer nothing more, without being gone."""
         self._running[-1].send_signal(signal.SIGSTOP)
@@ -121,6 +130,17 @@ class SoftTpm:
     def resume(self) -> None:
         """Have it answer again."""
         self._running[-1].send_signal(signal.SIGCONT)
+
+    def _tool(self, *command: str) -> str:
+        bus = {"TPM2TOOLS_TCTI": "tabrmd:bus_type=session", "DBUS_SESSION_BUS_ADDRESS": f"unix:path={self.bus}"}
+        return _run(*command, **bus)
+
+    def _answers(self) -> bool:
+        try:
+            self._tool("tpm2_getcap", "properties-fixed")
+        except OSError:
+            return False
+        return True
 
     def _spawn(self, *command: str, **environment: str) -> None:
         path = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # an unprivileged user's PATH leaves out tpm2-abrmd
@@ -158,19 +178,6 @@ def _free_port_pair() -> int:
 def _listening(port: int) -> bool:
     """Look in the kernel's table (a connection would be taken for a client)."""
     return f"0100007F:{port:04X} 00000000:0000 0A" in Path("/proc/net/tcp").read_text()
-
-
-def _answers(address: str) -> bool:
-    try:
-        _run(
-            "tpm2_getcap",
-            "properties-fixed",
-            TPM2TOOLS_TCTI="tabrmd:bus_type=session",
-            DBUS_SESSION_BUS_ADDRESS=address,
-        )
-    except OSError:
-        return False
-    return True
 
 
 def _wait(look: Callable[[], bool]) -> None:

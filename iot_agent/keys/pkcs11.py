@@ -28,7 +28,7 @@ from pkcs11.util.ec import encode_ec_public_key, encode_ecdsa_signature, encode_
 from pkcs11.util.rsa import encode_rsa_public_key
 
 from iot_agent import certificates, process
-from iot_agent.errors import AgentError, Fatal, Retryable
+from iot_agent.errors import LOCKED_PAUSE, AgentError, Fatal, Retryable
 from iot_agent.keys.pin import PinSources
 from iot_agent.ports import Pins
 from iot_agent.settings import Token
@@ -49,7 +49,6 @@ STAYS = {
     Attribute.NEVER_EXTRACTABLE: True,
     Attribute.LOCAL: True,
 }
-LEFT_ALONE = 3600  # seconds; attempts on a locked token can make it longer
 
 ABSENT = (
     pkcs11.NoSuchToken,
@@ -58,7 +57,8 @@ ABSENT = (
     pkcs11.DeviceRemoved,
     pkcs11.UserPinNotInitialized,
 )
-FULL = (pkcs11.DeviceMemory,)
+# What modules say when the token, or the disk that stands behind it, has no room for a new key.
+NO_ROOM = (pkcs11.DeviceMemory, pkcs11.FunctionFailed, pkcs11.GeneralError)
 CANNOT = (
     pkcs11.AttributeTypeInvalid,
     pkcs11.AttributeValueInvalid,
@@ -81,11 +81,14 @@ class SessionKeys:
         if self._find(ObjectClass.PRIVATE_KEY, label) and self._find(ObjectClass.PUBLIC_KEY, label):
             return
         self.remove(label)
-        private = self._make(label, algorithm)
+        try:
+            private = self._make(label, algorithm)
+        except NO_ROOM as error:
+            raise Retryable("token-full", f"the token made no key, perhaps for want of room: {_name(error)}") from error
         found = {attribute: private[attribute] for attribute in STAYS}
         if found != STAYS:
             self.remove(label)
-            wrong = ", ".join(str(attribute) for attribute in STAYS if found[attribute] != STAYS[attribute])
+            wrong = ", ".join(attribute.name for attribute in STAYS if found[attribute] != STAYS[attribute])
             raise Fatal("key-store", f"the token made a key that could leave it ({wrong}); it was destroyed")
 
     def _make(self, label: str, algorithm: str) -> PrivateKey:
@@ -156,9 +159,7 @@ def session(token: Token, pins: Pins) -> Iterator[Session]:
     except ABSENT as error:
         raise Retryable("token", f"there is no {where}: {_name(error)}") from error
     except pkcs11.PinLocked as error:
-        raise Retryable("pin-locked", f"the {where} is locked; it is left alone for an hour", LEFT_ALONE) from error
-    except FULL as error:
-        raise Retryable("token-full", f"the {where} has no room: {_name(error)}") from error
+        raise Retryable("pin-locked", f"the {where} is locked; it is left alone for an hour", LOCKED_PAUSE) from error
     except CANNOT as error:
         raise Fatal("key-store", f"the {where} cannot make such a key: {_name(error)}") from error
     except pkcs11.PKCS11Error as error:

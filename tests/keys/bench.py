@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cloud.local.tokens import LABEL, LocalToken
+from cloud.local.tokens import LABEL, LocalToken, SoftHsm
 from iot_agent import steps
 from iot_agent.identities import IdentityDirectories
 from iot_agent.keys.ring import KeyRing
@@ -19,6 +19,8 @@ from iot_agent.ports import Credentials
 from iot_agent.record import Certificate, Identity, Record, State
 from iot_agent.schedule import Policy
 from iot_agent.settings import Token
+from tests.harness import PATIENCE
+from tests.keys.broker import MutualTls
 from tests.simulator.authority import Authority
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +46,10 @@ class Bench:
         if self.local is None:
             return None
         return Token(str(self.local.module), LABEL, f"file:{self.local.pin_file}")
+
+    @property
+    def is_softhsm(self) -> bool:
+        return isinstance(self.local, SoftHsm)
 
     @property
     def keys(self) -> KeyRing:
@@ -105,3 +111,16 @@ def in_a_process(program: str, request: dict[str, Any]) -> subprocess.Popen[str]
     process.stdin.write(json.dumps(request) + "\n")
     process.stdin.flush()
     return process
+
+
+def connect(bench: Bench, label: str, broker: MutualTls) -> dict[str, str]:
+    token = None if bench.token is None else asdict(bench.token)
+    asked = {"state": str(bench.state), "token": token, "label": label, "port": broker.port, "ca": str(broker.ca_file)}
+    return answer(in_a_process("connect", asked))
+
+
+def answer(process: subprocess.Popen[str]) -> dict[str, str]:
+    said, complaint = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, complaint
+    told: dict[str, str] = json.loads(said)
+    return told

@@ -1,11 +1,7 @@
 """One suite for every key backend, each with EC P-256 and RSA-2048: what the `KeyStore` port promises."""
 
-import json
 import subprocess
-import time
-from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -15,25 +11,13 @@ from iot_agent import steps
 from iot_agent.errors import Fatal
 from iot_agent.record import Retired
 from tests.harness import PATIENCE
-from tests.keys.bench import FIRST, SECOND, THIRD, Bench, in_a_process
-from tests.keys.broker import MutualTls, mutual_tls
+from tests.keys.bench import FIRST, SECOND, THIRD, Bench, connect, in_a_process
+from tests.keys.broker import MutualTls
 from tests.simulator.authority import Authority
 from tests.simulator.fuse import Crash, Fuse
 
 WITH_EC = ("file ec-p256", "softhsm ec-p256", "tpm ec-p256")
 SHOWN = {"ec-p256": "NIST CURVE: P-256", "rsa-2048": "Public-Key: (2048 bit)"}
-
-
-@pytest.fixture(scope="session")
-def devices() -> Authority:
-    return Authority("Manufacturer CA", time.time())
-
-
-@pytest.fixture
-def broker(tmp_path: Path, devices: Authority) -> Iterator[MutualTls]:
-    servers = Authority("Server CA", time.time())
-    with mutual_tls(tmp_path, devices, servers) as serving:
-        yield serving
 
 
 def openssl(*arguments: str, given: str) -> str:
@@ -94,19 +78,6 @@ def test_it_opens_a_session_over_mutual_tls(bench: Bench, devices: Authority, br
     version, shown = broker.sessions.get(timeout=PATIENCE)
     assert shown == certificate.public_bytes(Encoding.DER)
     assert version == ("TLSv1.3" if bench.token is None else "TLSv1.2")
-
-
-def connect(bench: Bench, label: str, broker: MutualTls) -> dict[str, str]:
-    token = None if bench.token is None else asdict(bench.token)
-    asked = {"state": str(bench.state), "token": token, "label": label, "port": broker.port, "ca": str(broker.ca_file)}
-    return answer(in_a_process("connect", asked))
-
-
-def answer(process: subprocess.Popen[str]) -> dict[str, str]:
-    said, complaint = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, complaint
-    told: dict[str, str] = json.loads(said)
-    return told
 
 
 def test_two_processes_that_make_one_key_make_one(bench: Bench) -> None:
