@@ -123,6 +123,11 @@ class SoftTpm:
         line = next(line for line in shown.splitlines() if line.startswith("TPM2_PT_LOCKOUT_COUNTER"))
         return int(line.split(":")[1], 16)
 
+    def handles(self) -> str:
+        """List what is loaded in it: transient objects and sessions."""
+        kinds = ("handles-transient", "handles-loaded-session", "handles-saved-session")
+        return "".join(self._tool("tpm2_getcap", kind) for kind in kinds)
+
     def hold(self) -> None:
         """Have it answer nothing more, without being gone."""
         self._running[-1].send_signal(signal.SIGSTOP)

@@ -27,7 +27,7 @@ from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, Pr
 from pkcs11.util.ec import encode_ec_public_key, encode_ecdsa_signature, encode_named_curve_parameters
 from pkcs11.util.rsa import encode_rsa_public_key
 
-from iot_agent import certificates, process
+from iot_agent import process
 from iot_agent.errors import LOCKED_PAUSE, AgentError, Fatal, Retryable
 from iot_agent.keys.pin import PinSources
 from iot_agent.ports import Pins
@@ -108,13 +108,19 @@ class SessionKeys:
             _, private = parameters.generate_keypair(capabilities=MechanismFlag.SIGN, **how)
         return private
 
-    def csr(self, label: str, serial: str) -> str:
-        """Build the CSR (PEM), signed on the token."""
-        return certificates.build_csr(self._key(label), serial)
-
     def public_key(self, label: str) -> str:
-        """Give the DER SubjectPublicKeyInfo, in hexadecimal."""
-        return certificates.public_key(self._key(label)).hex()
+        """Give the public half in hexadecimal DER: SubjectPublicKeyInfo (EC) or RSAPublicKey (RFC 8017, A.1.1)."""
+        public = self._half(ObjectClass.PUBLIC_KEY, label)
+        encode = encode_rsa_public_key if public.key_type is KeyType.RSA else encode_ec_public_key
+        return str(encode(public).hex())
+
+    def sign(self, label: str, data: str) -> str:
+        """Sign data with SHA-256, both in hexadecimal: PKCS #1 v1.5, or ECDSA as in X.509."""
+        private, content = self._half(ObjectClass.PRIVATE_KEY, label), bytes.fromhex(data)
+        if private.key_type is KeyType.RSA:
+            return str(private.sign(content, mechanism=Mechanism.SHA256_RSA_PKCS).hex())
+        digest = hashlib.sha256(content).digest()
+        return str(encode_ecdsa_signature(private.sign(digest, mechanism=Mechanism.ECDSA)).hex())
 
     def labels(self) -> list[str]:
         """Name the keys that carry a label of ours."""
@@ -127,19 +133,11 @@ class SessionKeys:
             for half in self._find(kind, label):
                 half.destroy()
 
-    def _key(self, label: str) -> certificates.PrivateKey:
-        private, public = (self._find(kind, label) for kind in (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY))
-        if not private or not public:
+    def _half(self, kind: ObjectClass, label: str) -> Any:  # noqa: ANN401 - a private or a public key
+        found = self._find(kind, label)
+        if not found:
             raise Fatal("key-store", f"there is no key {label} on the token")
-
-        def sign(data: bytes) -> bytes:
-            if private[0].key_type is KeyType.RSA:
-                return bytes(private[0].sign(data, mechanism=Mechanism.SHA256_RSA_PKCS))
-            raw = private[0].sign(hashlib.sha256(data).digest(), mechanism=Mechanism.ECDSA)
-            return bytes(encode_ecdsa_signature(raw))
-
-        encode = encode_rsa_public_key if private[0].key_type is KeyType.RSA else encode_ec_public_key
-        return certificates.remote_key(encode(public[0]), sign)
+        return found[0]
 
     def _find(self, kind: ObjectClass, label: str | None = None) -> list[Any]:
         wanted = {Attribute.CLASS: kind} | ({} if label is None else {Attribute.LABEL: label})
@@ -180,8 +178,8 @@ def _name(error: pkcs11.PKCS11Error) -> str:
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "generate": SessionKeys.generate,
-    "csr": SessionKeys.csr,
     "public_key": SessionKeys.public_key,
+    "sign": SessionKeys.sign,
     "labels": SessionKeys.labels,
     "remove": SessionKeys.remove,
 }

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from iot_agent import durable
+from iot_agent import certificates, durable
 from iot_agent.errors import Fatal, Retryable
 from iot_agent.keys import uri
 from iot_agent.ports import Credentials
@@ -46,11 +46,17 @@ class TokenKeys:
 
     def csr(self, label: str, serial: str) -> str:
         """Build the CSR (PEM)."""
-        return str(self._ask("csr", label, serial))
+        return certificates.build_csr(self._key(label), serial)
 
     def public_key(self, label: str) -> bytes:
         """Give the DER SubjectPublicKeyInfo."""
-        return bytes.fromhex(self._ask("public_key", label))
+        return certificates.public_key(self._key(label))
+
+    def _key(self, label: str) -> certificates.PrivateKey:
+        def sign(data: bytes) -> bytes:
+            return bytes.fromhex(self._ask("sign", label, data.hex()))
+
+        return certificates.remote_key(bytes.fromhex(self._ask("public_key", label)), sign)
 
     def credentials(self, label: str, certificate: Path) -> Credentials:
         """Point at the certificate, and at the key on the token."""

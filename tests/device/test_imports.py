@@ -26,7 +26,7 @@ ADAPTERS = {
     "identities": {"durable", "record"},
     "keys.file": {"certificates", "durable", "errors", "ports"},
     "keys.pin": {"durable", "errors", "settings"},
-    "keys.token": {"durable", "errors", "keys.uri", "ports", "settings"},
+    "keys.token": {"certificates", "durable", "errors", "keys.uri", "ports", "settings"},
     "mqtt": {"errors", "ports", "settings"},
     "process": set(),
     "control": set(),

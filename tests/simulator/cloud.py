@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
@@ -211,21 +212,24 @@ class Broker:
     def session(self, credentials: Credentials) -> Iterator[Session]:
         self.fuse.burn("connect")
         pem = credentials.certificate.read_text()
-        if x509.load_pem_x509_certificate(pem.encode()).public_key() != _public_key(credentials):
+        if not _has_key(credentials, x509.load_pem_x509_certificate(pem.encode())):
             raise AssertionError(f"{credentials.certificate} is not for {credentials.key}")
         if self.faults.refuse():
             raise Retryable("refused", "the cloud closed the connection")
         yield BrokerSession(self, self.cloud.connect(pem))
 
 
-def _public_key(credentials: Credentials) -> Any:  # noqa: ANN401 - an EC or RSA one
-    """Have the device show that it has the private key: its file, or a signature of its token."""
-    if isinstance(credentials.key, Path):
-        return load_pem_private_key(credentials.key.read_bytes(), None).public_key()
-    token = TokenKeys(credentials.certificate.parents[2], credentials.key.token, 60)
-    signed = x509.load_pem_x509_csr(token.csr(credentials.key.label, "a challenge").encode())
-    assert signed.is_signature_valid
-    return signed.public_key()
+def _has_key(credentials: Credentials, certificate: x509.Certificate) -> bool:
+    """Have the device show that it has the certificate's private key: its file, or a signature of its token."""
+    key = credentials.key
+    if isinstance(key, Path):
+        return bool(load_pem_private_key(key.read_bytes(), None).public_key() == certificate.public_key())
+    token = TokenKeys(credentials.certificate.parents[2], key.token, 60)
+    signature = bytes.fromhex(token._ask("sign", key.label, b"challenge".hex()))
+    public_key = certificate.public_key()
+    assert isinstance(public_key, ec.EllipticCurvePublicKey)
+    public_key.verify(signature, b"challenge", ec.ECDSA(hashes.SHA256()))
+    return True
 
 
 class BrokerSession:
