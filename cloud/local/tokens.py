@@ -1,6 +1,6 @@
 """Tokens without hardware, for tests and the demo: SoftHSM, and a software TPM behind the modules that devices use.
 
-    python -m cloud.local.tokens DIR    a software TPM in DIR until it is told to stop; DIR/bus is there when it serves
+    python -m cloud.local.tokens DIR    a software TPM in DIR until it is told to stop; DIR/ready tells that it serves
 
 A device reaches a real TPM at /dev/tpmrm0. Here swtpm is the TPM, tpm2-abrmd shares it out as the kernel does there, on
 a message bus of its own, and everything above is the same.
@@ -199,6 +199,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         tpm.start()
+        (tpm.directory / "ready").write_text("it serves\n")
         signal.pause()
     finally:
         tpm.stop()
