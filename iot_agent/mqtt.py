@@ -63,7 +63,12 @@ class MqttCloud:
     @contextmanager
     def session(self, credentials: Credentials) -> Iterator["MqttSession"]:
         """Connect as this identity, disconnect at the end."""
-        session = self._connect(self._tls(credentials))
+        try:
+            session = self._connect(self._tls(credentials))
+        except Retryable as error:
+            if error.code == "untrusted-server" and isinstance(credentials.key, TokenKey):
+                raise Retryable(error.code, f"{error}; a key on a token can speak TLS 1.2 only") from error
+            raise
         try:
             yield session
         finally:

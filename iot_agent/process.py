@@ -1,5 +1,10 @@
-"""What a process that sees a key or a PIN does before anything else, and how a child ends with its parent."""
+"""What a process that sees a key or a PIN does before anything else, and how a child ends with its parent.
 
+Each is a second line of defence, so where a sandbox forbids it the process goes on: refusing to work would leave the
+device without a certificate.
+"""
+
+import contextlib
 import ctypes
 import os
 import resource
@@ -10,7 +15,8 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4  # of <linux/prctl.h>
 
 def keep_private() -> None:
     """Let nothing of this process's memory reach a disk or another user's process: no core dump, no ptrace."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(PR_SET_DUMPABLE, 0)
 
 
@@ -22,7 +28,4 @@ def end_with(parent: int) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0):
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error), "prctl")
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)

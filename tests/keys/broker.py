@@ -24,7 +24,9 @@ class MutualTls:
 
 
 @contextmanager
-def mutual_tls(directory: Path, devices: Authority, servers: Authority) -> Iterator[MutualTls]:
+def mutual_tls(
+    directory: Path, devices: Authority, servers: Authority, lowest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+) -> Iterator[MutualTls]:
     """Serve on a port of this machine, to clients with a certificate of `devices`."""
     certificate, key = servers.issue("localhost", servers.born, server=True)
     for name, text in (("server.pem", certificate), ("server.key", key), ("ca.pem", servers.pem)):
@@ -33,6 +35,7 @@ def mutual_tls(directory: Path, devices: Authority, servers: Authority) -> Itera
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / "server.pem", directory / "server.key")
     context.load_verify_locations(directory / "devices.pem")
+    context.minimum_version = lowest
     context.verify_mode = ssl.CERT_REQUIRED
     with socket.create_server(("127.0.0.1", 0)) as listener:
         broker = MutualTls(listener.getsockname()[1], directory / "ca.pem")

@@ -1,6 +1,7 @@
 """What can go wrong with a token, on SoftHSM and on a software TPM; what must never happen to it."""
 
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from iot_agent.keys import token as adapter
 from iot_agent.record import Failed, Generated, Kind, Pending, Retired
 from tests.harness import PATIENCE, gone, wait_for
 from tests.keys.bench import FIRST, ROOT, SECOND, THIRD, Bench, connect, in_a_process
-from tests.keys.broker import MutualTls
+from tests.keys.broker import MutualTls, mutual_tls
 from tests.keys.conftest import Meddler
 from tests.simulator.authority import Authority
 
@@ -207,12 +208,12 @@ def test_the_pin_is_nowhere_but_in_the_process_that_uses_it(
 ) -> None:
     """Looked for while a login hangs, in every process's arguments and environment; afterwards in words and files."""
     on_token.make(FIRST)
+    before = meddler.calls(Meddler.LOGIN)
     meddler.spoil(Meddler.LOGIN, "a", "h")
-    on_token.limit = 2
     asked = {"state": str(on_token.state), "token": vars(on_token.token), "label": SECOND, "algorithm": "ec-p256"}
     generating = in_a_process("generate", asked)
     child = wait_for(lambda: children(generating.pid))[0]
-    wait_for(lambda: meddler.calls(Meddler.LOGIN) > 2)
+    wait_for(lambda: meddler.calls(Meddler.LOGIN) > before)
     seen = 0
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -246,6 +247,17 @@ def test_the_process_can_neither_dump_core_nor_be_read_by_others() -> None:
 
 def children(parent: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+def test_a_server_that_speaks_tls_1_3_alone_is_named_for_what_it_is(
+    on_token: Bench, devices: Authority, tmp_path: Path
+) -> None:
+    on_token.make(FIRST)
+    on_token.certify(FIRST, devices)
+    with mutual_tls(tmp_path, devices, Authority("Server CA", devices.born), ssl.TLSVersion.TLSv1_3) as modern:
+        told = connect(on_token, FIRST, modern)
+    assert "a key on a token can speak TLS 1.2 only" in told["message"], told
 
 
 # ---- the module and the token fail ----------------------------------------------------------------------------------
