@@ -21,9 +21,7 @@ EXIT_CODES = {"not-permitted": os.EX_NOPERM, "busy": os.EX_TEMPFAIL, "not-config
 HEALTH = {"good": os.EX_OK, "attention": 1, "critical": 2}
 EXIT_STATUS = {
     os.EX_OK: "fine",
-    HEALTH[
-        "attention"
-    ]: "status: a step keeps failing, a reload was refused, or the clock is wrong; doctor: a warning",
+    HEALTH["attention"]: "status: a step keeps failing, a reload was refused, or the clock is wrong; doctor: a warning",
     HEALTH[
         "critical"
     ]: "status: the certificate has nearly or quite expired, or the disk refuses the record; doctor: an error",

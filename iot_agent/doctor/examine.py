@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from iot_agent import settings as settings_room
 from iot_agent.doctor import findings
 from iot_agent.doctor.findings import Finding
 from iot_agent.doctor.probes import clock, cloud, disk, files, identities, keystore, network
-from iot_agent.doctor.probes.keystore import FileInspector, Inspector
+from iot_agent.doctor.probes.keystore import FileInspector, Inspector, TokenInspector
 from iot_agent.doctor.rules import clock as clock_rules
 from iot_agent.doctor.rules import cloud as cloud_rules
 from iot_agent.doctor.rules import disk as disk_rules
@@ -27,17 +27,15 @@ from iot_agent.doctor.rules import keystore as key_rules
 from iot_agent.doctor.rules import network as network_rules
 from iot_agent.doctor.rules import renewal as renewal_rules
 from iot_agent.doctor.rules.network import Network
-from iot_agent.identities import IdentityDirectories
-from iot_agent.keys.file import FileKeys
+from iot_agent.keys.ring import KeyRing
+from iot_agent.keys.token import TokenKeys
 from iot_agent.record import CheckedIn, Record
-from iot_agent.settings import Settings
+from iot_agent.settings import Settings, Token
 from iot_agent.turns import PATIENCE, turn
 
 LIMIT = 170  # seconds for all of it
 LOOKS = 3
-INSPECTORS: dict[str, Callable[[Settings], Inspector]] = {
-    "file": lambda given: FileInspector(FileKeys(IdentityDirectories(given.state_directory).root)),
-}
+TOKEN_LIMIT = 30.0  # seconds for one operation of a token
 
 
 def main() -> int:
@@ -117,11 +115,24 @@ def _files(config: Path, settings: Settings) -> Iterator[Finding]:
 
 def _identities(settings: Settings, record: Record, now: float) -> Iterator[Finding]:
     labels = list(identities.roles(record))
-    keys = keystore.inspect(INSPECTORS[settings.keys_backend](settings), labels, record)
+    keys = keystore.inspect(_inspector(settings), labels, record)
     yield from key_rules.judge(keys)
     public = {label: key for label, key in keys.found.items() if isinstance(key, bytes)}
     yield from identity_rules.judge(list(identities.look(settings, record, public, now)), record, now)
     yield identity_rules.judge_current(*identities.current(settings), record)
+
+
+def _inspector(settings: Settings) -> Inspector:
+    """Look where new keys are made; a key that is still elsewhere is found by the ring."""
+    state, token = settings.state_directory, settings.keys_token
+
+    def on_token(which: Token) -> TokenKeys:
+        return TokenKeys(state, which, TOKEN_LIMIT)
+
+    ring = KeyRing(state, settings.keys_backend, token, on_token)
+    if token is None:
+        return FileInspector(ring)
+    return TokenInspector(ring, f"token {token.label!r} of {token.module}", on_token(token).look)
 
 
 if __name__ == "__main__":

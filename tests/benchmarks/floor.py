@@ -33,8 +33,8 @@ def once(endpoint: Endpoint, identity: Credentials, topics: Topics, directory: P
     session.close()
     assert isinstance(made, messages.CreateResponse), made
     fresh = Credentials(directory / "certificate.pem", directory / "key.pem")
-    fresh.key.write_bytes(key)
-    fresh.certificate.write_text(made.pem)
+    (directory / "key.pem").write_bytes(key)
+    (directory / "certificate.pem").write_text(made.pem)
     session = connected(endpoint, fresh)
     session.subscribe([topics.response(ACK)])
     payload = messages.encode(messages.AckRequest(made.cert_id, "floor"))

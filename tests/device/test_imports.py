@@ -20,6 +20,7 @@ PURE = {
     "render",
     "events",
     "health",
+    "keys.uri",
 }
 OWNERS = {
     "cryptography": {"certificates"},
@@ -40,7 +41,10 @@ ADAPTERS = {
     "store": {"codec", "durable", "events", "ports", "record"},
     "identities": {"durable", "record"},
     "keys.file": {"certificates", "durable", "errors", "ports"},
-    "mqtt": {"errors", "ports"},
+    "keys.pin": {"durable", "errors", "settings"},
+    "keys.token": {"certificates", "durable", "errors", "keys.uri", "ports", "settings"},
+    "mqtt": {"errors", "ports", "settings"},
+    "process": set(),
     "control": set(),
     "systemd": set(),
     "signals": set(),
@@ -62,6 +66,7 @@ ADAPTERS = {
     "doctor.probes.network": {"doctor.rules.network"},
 }  # fmt: skip
 USERS = {
+    "keys.ring": {"durable", "errors", "keys.file", "keys.token", "keys.uri", "ports", "settings"},
     "steps": {"errors", "lifecycle", "messages", "ports", "record", "schedule"},
     "daemon": {"codec", "events", "lifecycle", "ports", "record", "render", "settings", "signals", "status"},
     "waiting": {"control", "events", "offline", "ports", "record", "signals", "status"},
@@ -69,7 +74,7 @@ USERS = {
     "doctor.command": {"children", "control", "doctor.findings", "doctor.rules.daemon", "settings"},
     "offline": {"codec", "durable", "record", "status"},
 }
-COMPOSITION_ROOTS = {"main", "worker", "doctor.examine"}
+COMPOSITION_ROOTS = {"main", "worker", "keys.pkcs11", "doctor.examine"}
 
 
 def module_name(path: Path) -> str:

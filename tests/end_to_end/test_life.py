@@ -12,6 +12,7 @@ import pytest
 
 from iot_agent import certificates, messages
 from iot_agent.errors import AgentError
+from iot_agent.keys.pin import PinSources
 from iot_agent.messages import ACK, CREATE, CreateResponse, ErrorResponse, Topics
 from iot_agent.mqtt import Endpoint, MqttCloud, MqttSession
 from iot_agent.ports import Credentials
@@ -29,7 +30,10 @@ class Client:
         directory = agent.directory / identity
         self.credentials = Credentials(directory / "certificate.pem", directory / "key.pem")
         endpoint = Endpoint(here.mqtt_host, here.mqtt_port, agent.directory / "endpoint-ca.pem", agent.serial)
-        self.cloud, self.topics = MqttCloud(endpoint), Topics("cert-rotation", agent.serial)
+        self.cloud, self.topics = (
+            MqttCloud(endpoint, PinSources(agent.directory)),
+            Topics("cert-rotation", agent.serial),
+        )
 
     def accepted(self) -> bool:
         """Say whether the broker takes this identity."""

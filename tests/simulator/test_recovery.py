@@ -42,7 +42,7 @@ def test_with_another_vendor_certificate_too(disk: Path) -> None:
     device.time.now += 2 * LIFETIME
     certificate, key = device.cloud.vendor.issue(SERIAL, device.time())
     device.bootstrap.certificate.write_text(certificate)
-    device.bootstrap.key.write_text(key)
+    device.vendor_key.write_text(key)
     comes_back(device)
 
 
