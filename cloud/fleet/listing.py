@@ -13,6 +13,8 @@ from cloud.rotation.agenda import overdue_at
 from cloud.rotation.record import State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cloud.rotation.record import Device
 
 HEADING = ("SERIAL", "STATE", "EXPIRES", "", "LAST SEEN", "NOTES")
@@ -50,6 +52,12 @@ def issuer_of(pem: str) -> str:
     """Return the common name of the CA that issued a certificate."""
     names = x509.load_pem_x509_certificate(pem.encode()).issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if names else ""
+
+
+def issuers(devices: Iterable[Device]) -> str:
+    """Return whose certificates the devices have, by common name, for an operator who named another one."""
+    names = {issuer_of(device.active.pem) for device in devices if device.active}
+    return ", ".join(f'"{name}"' for name in sorted(names)) or "nobody: no device has a certificate"
 
 
 def notes(device: Device, now: int) -> list[str]:
