@@ -112,6 +112,6 @@ bench: env-agent env-local env-sam env-cloud env-dev ## whole-process figures be
 local-up: env-local ## a local cloud in build/local until Ctrl-C, for cloud/setup.sh --local build/local
 	@$(ENV)/local/bin/python -m cloud.local up --dir build/local
 
-clean: ## remove build/ and what the tools cached
-	rm -rf build .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis ./*.egg-info
+clean: ## remove build/, dist/ and what the tools cached
+	rm -rf build dist .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis ./*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import sys
+from types import TracebackType
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
@@ -57,6 +58,11 @@ class JournalHandler(logging.Handler):
         self._fallback = logging.StreamHandler(sys.stderr)
         self._fallback.setFormatter(Prioritised("%(message)s"))
 
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
+        super().close()
+
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record. A journal that is full or away must not stop the agent."""
         fields = {
@@ -91,6 +97,11 @@ def configure(level: str) -> None:
     """Set up logging for this process; call again to change the level."""
     logging.basicConfig(level=level.upper(), handlers=[_handler()], force=True)
     logging.raiseExceptions = False  # a closed stderr must not stop the agent
+    sys.excepthook = _tell_the_end  # Python's own would print the traceback as it is
+
+
+def _tell_the_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    logging.getLogger("iot_agent").critical("ended by a fault of its own", exc_info=(kind, error, trace))
 
 
 def _handler() -> logging.Handler:

@@ -170,7 +170,10 @@ def _load(store: RecordStore, identities: IdentityDirectories, settings: Setting
             "If the device was re-provisioned on purpose, move that directory away; a copied image must not keep it."
         )
     if record.active is not None:
-        identities.point_current(record.active.label)
+        try:
+            identities.point_current(record.active.label)
+        except OSError as error:
+            logger.warning("cannot mend `current` now, the next write of the record will: %s", error)
     orphans = identities.labels() - record.kept - set(record.leftovers)
     return replace(record, leftovers=(*record.leftovers, *sorted(orphans))) if orphans else record
 
@@ -199,15 +202,21 @@ def _make_directory(path: Path, mode: int) -> None:
 @contextlib.contextmanager
 def _lock(state: Path) -> Iterator[None]:
     """Hold the state directory; the kernel lets go of it however the process ends."""
-    descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, durable.PRIVATE)
+    try:
+        descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, durable.PRIVATE)
+    except OSError as error:
+        raise Stop(os.EX_CANTCREAT, f"cannot lock {state}: {error.strerror}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             raise Stop(os.EX_TEMPFAIL, f"another daemon (pid {holder}) serves {state}; stop it first") from error
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        with contextlib.suppress(
+            OSError
+        ):  # who holds it is told for people; a full disk must not keep us from starting
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
     finally:
         os.close(descriptor)

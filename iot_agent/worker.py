@@ -30,6 +30,7 @@ def main() -> int:
     """Serve one request."""
     process.keep_private()
     os.umask(0o077)
+    log.configure("info")  # until the request says otherwise; also what goes wrong with it is told without secrets
     request = decode_request(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     log.configure(request.settings.log_level)

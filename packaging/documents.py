@@ -21,7 +21,7 @@ import shtab
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the programs described are those of this very tree
 
-from iot_agent import __version__, agentctl, main  # noqa: E402 - once they can be found
+from iot_agent import __version__, agentctl, events, main  # noqa: E402 - once they can be found
 
 PROGRAMS = {"iot-agent": (main, 8), "agentctl": (agentctl, 1)}
 PATHS = {"--config": shtab.FILE, "--run": shtab.DIRECTORY, "--state": shtab.DIRECTORY}
@@ -37,6 +37,7 @@ def write_all(out: Path) -> None:
             "OPTIONS": options(parser),
             "COMMANDS": commands(parser),
             "EXIT_STATUS": statuses(program.EXIT_STATUS),
+            "EVENTS": iter([roff(", ".join(events.MESSAGE_IDS))]),
         }
         (out / f"{name}.{section}").write_text(page(f"{name}.{section}", parts))
         for action in _flags(parser):

@@ -262,6 +262,21 @@ def test_a_full_disk_stops_new_steps_but_not_the_daemon(agent: LonelyAgent, tiny
     wait_for(lambda: agent.status()["trouble"] is None)
 
 
+def test_it_starts_also_when_the_disk_is_full_and_when_it_is_read_only(agent: LonelyAgent, tiny_disk: Path) -> None:
+    agent.start()
+    agent.stop()
+    with pytest.raises(OSError, match="No space left"):
+        (tiny_disk / "filler").write_bytes(b"x" * 200_000)
+    agent.start()
+    assert agent.status()["state"] == "unprovisioned"
+    agent.stop()
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    ended = subprocess.run(agent.command(), capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert ended.returncode == 73
+    assert "cannot lock" in ended.stderr
+    assert "Read-only file system" in ended.stderr
+
+
 def test_systemd_hears_everything(agent: LonelyAgent, tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

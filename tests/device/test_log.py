@@ -139,6 +139,15 @@ def test_no_secret_is_in_a_traceback_or_a_field(logger: logging.Logger, journal:
     assert CANARY not in str(fields)
 
 
+def test_no_secret_is_in_the_traceback_that_a_process_ends_with() -> None:
+    code = f"from iot_agent import log; log.configure('info'); int({KEY!r})"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("<2>ended by a fault of its own\n<2>Traceback (most recent call last):")
+    assert "[private key]" in ended.stderr
+    assert CANARY not in ended.stderr
+
+
 def test_what_is_no_secret_stays() -> None:
     said = "spinning: the pin is [redacted]; -----BEGIN CERTIFICATE-----"
     assert log.redact(said) == said

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import iot_agent
-from iot_agent import agentctl, config, main
+from iot_agent import agentctl, config, events, main
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,6 +139,7 @@ def test_the_pages_name_every_option_command_exit_status_and_key(unpacked: Path)
         for code, meaning in program.EXIT_STATUS.items():
             assert re.search(rf"^ +{code} +{re.escape(meaning[:1].upper() + meaning[1:])}", text, re.MULTILINE), code
     assert all(f"   {verb}\n" in page(unpacked, "man1/agentctl.1") for verb in ("status", "rotate", "history"))
+    assert all(event in page(unpacked, "man8/iot-agent.8") for event in events.MESSAGE_IDS)
     keys = page(unpacked, "man5/agent.yaml.5")
     for key in config.SETTINGS:
         assert re.search(rf"^ +{re.escape(key)}\b", keys, re.MULTILINE), key
