@@ -100,8 +100,8 @@ $(DEB): $(shell $(PACKAGED)) packaging/build-deb.sh | $(ENV)/package/.made
 
 # --- to see it work ---------------------------------------------------------------------------------------------------
 
-demo: env-agent env-local env-sam env-cloud ## a device's whole life against a cloud on this machine; KEEP=1 keeps it running
-	@$(ENV)/cloud/bin/python cloud/local/demo.py $(if $(KEEP),--keep) $(ARGS)
+demo: env-agent env-local env-sam env-cloud ## a device's whole life against a cloud on this machine; KEEP=1 keeps it running, KEYS=softhsm or KEYS=tpm puts its keys on a token
+	@$(ENV)/cloud/bin/python cloud/local/demo.py $(if $(KEEP),--keep) $(if $(KEYS),--keys $(KEYS)) $(ARGS)
 
 demo-stop: env-cloud ## stop what `make demo KEEP=1` left running
 	@$(ENV)/cloud/bin/python cloud/local/demo.py --stop

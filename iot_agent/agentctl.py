@@ -15,13 +15,16 @@ from iot_agent import __version__, control, render
 from iot_agent.cli import Parser
 
 RUN_DIRECTORY, STATE_DIRECTORY = "/run/iot-agent", "/var/lib/iot-agent"
+CONFIG = "/etc/iot-agent/agent.yaml"
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
 EXIT_CODES = {"not-permitted": os.EX_NOPERM, "busy": os.EX_TEMPFAIL, "not-configured": os.EX_CONFIG}
 HEALTH = {"good": os.EX_OK, "attention": 1, "critical": 2}
 EXIT_STATUS = {
     os.EX_OK: "fine",
-    HEALTH["attention"]: "status: needs attention; a step keeps failing, a reload was refused, or the clock is wrong",
-    HEALTH["critical"]: "status: critical; the certificate has expired or nearly so, or the disk refuses the record",
+    HEALTH["attention"]: "status: a step keeps failing, a reload was refused, or the clock is wrong; doctor: a warning",
+    HEALTH[
+        "critical"
+    ]: "status: the certificate has nearly or quite expired, or the disk refuses the record; doctor: an error",
     os.EX_USAGE: "wrong arguments",
     os.EX_UNAVAILABLE: "the daemon is not running; status tells what the disk says",
     os.EX_IOERR: "the daemon's answer makes no sense",
@@ -79,6 +82,11 @@ def arguments_parser() -> argparse.ArgumentParser:
     history = commands.add_parser("history", help="what has happened to this device's certificates")
     history.add_argument("--json", action="store_true", help="for programs: a list of {at, event, detail}")
     history.set_defaults(run=_history)
+
+    doctor = commands.add_parser("doctor", help="what is wrong with this device, and what to do; 1 warning, 2 error")
+    doctor.add_argument("--config", type=Path, default=CONFIG, help="configuration file (default: %(default)s)")
+    doctor.add_argument("--json", action="store_true", help="for programs; the schema is in docs/doctor.md")
+    doctor.set_defaults(run=_doctor)
     return parser
 
 
@@ -140,6 +148,12 @@ def _history(arguments: argparse.Namespace) -> int:
     sys.stdout.write(json.dumps(events) if arguments.json else render.history(events) or "nothing yet")
     sys.stdout.write("\n")
     return os.EX_OK
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from iot_agent.doctor import command  # noqa: PLC0415 - an examination takes longer to load than all the rest
+
+    return command.run(arguments.config, as_json=arguments.json)
 
 
 def _socket(arguments: argparse.Namespace) -> Path:

@@ -5,7 +5,7 @@ The only importer of cryptography; never loaded by the resident daemon. Referenc
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -21,6 +21,7 @@ from iot_agent.record import Certificate
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 CLOCK_TOLERANCE = 300  # seconds that the issuer's clock may be ahead of ours
+OTHER_KEY = "it is not for our key"
 
 _GENERATORS: dict[str, Callable[[], PrivateKey]] = {
     "ec-p256": lambda: ec.generate_private_key(ec.SECP256R1()),
@@ -60,6 +61,20 @@ def load_key(pem: bytes) -> PrivateKey:
     return key
 
 
+def remote_key(public: bytes, sign: Callable[[bytes], bytes]) -> PrivateKey:
+    """Give a private key that lives elsewhere: `public` in DER, `sign` makes an X.509 signature (SHA-256) of its data.
+
+    Good for `build_csr` and `public_key`; whatever would need the key itself raises `AttributeError`.
+    """
+    half = serialization.load_der_public_key(public)
+    kind = ec.EllipticCurvePrivateKey if isinstance(half, ec.EllipticCurvePublicKey) else rsa.RSAPrivateKey
+    members = {"public_key": lambda _self: half, "sign": lambda _self, data, *_how: sign(bytes(data))}
+    remote = type("RemoteKey", (kind,), members)
+    remote.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]  # the rest is not there, on purpose
+    key: PrivateKey = remote()
+    return key
+
+
 def public_key(key: PrivateKey) -> bytes:
     """Give the DER SubjectPublicKeyInfo of a key."""
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -72,28 +87,39 @@ def build_csr(key: PrivateKey, serial: str) -> str:
     return request.public_bytes(Encoding.PEM).decode()
 
 
+@dataclass(frozen=True)
+class Examined:
+    """A certificate's facts, and what keeps it from being ours: sentences about "it". Its dates are not judged."""
+
+    facts: Certificate
+    flaws: tuple[str, ...]
+
+
+def examine(pem: str, chain: str | None, expected: Expectation) -> Examined:
+    """Look at a certificate as `check_fit` does, all the way; raises `ValueError` if it, or its chain, is unreadable.
+
+    It must be for our key and our name, signed by the CA it claims (one of ours, if we were given any), and an
+    end-entity certificate for client authentication.
+    """
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    certificate.extensions  # noqa: B018 - parses them all: a broken extension is found here, not later
+    trusted = expected.issuers or chain
+    issuers = x509.load_pem_x509_certificates(trusted.encode()) if trusted else []
+    return Examined(_facts(certificate), tuple(_flaws(certificate, issuers, expected)))
+
+
 def check_fit(pem: str, chain: str | None, expected: Expectation) -> Certificate:
     """Check a certificate before it is stored; `Retryable("unfit-certificate")` names the first check that fails.
 
-    It must be for our key and our name, signed by the CA it claims (one of ours, if we were given any), an end-entity
-    certificate for client authentication, and valid now.
+    It must be without flaws (`examine`), and valid now.
     """
     try:
-        certificate = x509.load_pem_x509_certificate(pem.encode())
-        certificate.extensions  # noqa: B018 - parses them all: a broken extension is found here, not later
-        trusted = expected.issuers or chain
-        issuers = x509.load_pem_x509_certificates(trusted.encode()) if trusted else []
+        examined = examine(pem, chain, expected)
     except ValueError as error:
         raise _unfit(f"it, or its chain, cannot be read: {error}") from error
-    found = _facts(certificate)
-    if certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != expected.public_key:
-        raise _unfit("it is not for our key")
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if [name.value for name in names] != [expected.serial]:
-        raise _unfit(f"its subject is {certificate.subject.rfc4514_string()!r}, not CN={expected.serial}")
-    if issuers and not any(_issued_by(certificate, issuer) for issuer in issuers):
-        raise _unfit("it is not signed by the manufacturer's CA")
-    _check_purpose(certificate)
+    found = examined.facts
+    if examined.flaws:
+        raise _unfit(examined.flaws[0])
     if found.not_before > expected.now + CLOCK_TOLERANCE:
         raise _unfit("it is not valid yet by this device's clock")
     if found.not_after <= expected.now:
@@ -101,11 +127,18 @@ def check_fit(pem: str, chain: str | None, expected: Expectation) -> Certificate
     return found
 
 
-def _check_purpose(certificate: x509.Certificate) -> None:
+def _flaws(certificate: x509.Certificate, issuers: list[x509.Certificate], expected: Expectation) -> Iterator[str]:
+    if certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != expected.public_key:
+        yield OTHER_KEY
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if [name.value for name in names] != [expected.serial]:
+        yield f"its subject is {certificate.subject.rfc4514_string()!r}, not CN={expected.serial}"
+    if issuers and not any(_issued_by(certificate, issuer) for issuer in issuers):
+        yield "it is not signed by the manufacturer's CA"
     extensions = certificate.extensions
     try:
         if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            raise _unfit("it is a CA certificate")
+            yield "it is a CA certificate"
     except x509.ExtensionNotFound:
         pass  # absent means that it is not a CA (RFC 5280, 4.2.1.9)
     try:
@@ -113,7 +146,7 @@ def _check_purpose(certificate: x509.Certificate) -> None:
     except x509.ExtensionNotFound:
         return  # absent means any purpose (RFC 5280, 4.2.1.12); the sample's cloud leaves it out
     if ExtendedKeyUsageOID.CLIENT_AUTH not in purposes:
-        raise _unfit("it is not for client authentication")
+        yield "it is not for client authentication"
 
 
 def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -20,13 +20,13 @@ GRACE = 2
 class Worker:
     """One running step. `fileno()` becomes readable when there is something to `poll` for."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, *options: str) -> None:
         given = request.settings
         self._limit = given.key_limit if request.step is Kind.GENERATE else given.step_limit
         self._deadline = time.monotonic() + self._limit
         self._output = bytearray()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "iot_agent.worker"],
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, module and options, no shell
+            [sys.executable, "-P", "-m", "iot_agent.worker", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # its own process group: one kill reaches whatever it started

@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
+from iot_agent.keys import uri
 from iot_agent.schedule import Policy
-from iot_agent.settings import Settings, dump
+from iot_agent.settings import Settings, Token, TokenKey, dump
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 REQUIRED = object()
@@ -93,6 +94,26 @@ def _file_or_off(value: str) -> str | None:
     return None if value == "off" else _text(value)
 
 
+def _token_label(value: str) -> str:
+    if not value or len(value.encode()) > 32:  # noqa: PLR2004 - PKCS #11, CK_TOKEN_INFO
+        raise ValueError(f"{value!r} is not the label of a token: 1 to 32 bytes")
+    return value
+
+
+def _pin(value: str) -> str:
+    if value.isdecimal():
+        raise ValueError("must not be the PIN itself, but say where it is: a file, or credential:NAME")
+    if value.startswith("credential:") and not re.fullmatch(r"credential:[A-Za-z0-9_.-]+", value):
+        raise ValueError(f"{value!r} is not credential:NAME, a systemd credential of the unit")
+    return _text(value)
+
+
+def _key(value: str) -> str:
+    if value.startswith(uri.SCHEME):
+        uri.read(value, Token("default", "default", "credential:default"))
+    return _text(value)
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in choices:
@@ -100,6 +121,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return value
 
     return parse
+
+
+def _group(value: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", value):
+        raise ValueError(f"{value!r} is not the name of a group")
+    return value
 
 
 SETTINGS = {
@@ -111,9 +138,12 @@ SETTINGS = {
     "topic_prefix": Setting(_prefix, "cert-rotation"),
     "manufacturer_ca": Setting(_text, None),
     "bootstrap.certificate": Setting(_text),
-    "bootstrap.key": Setting(_text),
-    "keys.backend": Setting(_one_of("file"), "file"),
+    "bootstrap.key": Setting(_key),
+    "keys.backend": Setting(_one_of("file", "pkcs11"), "file"),
     "keys.algorithm": Setting(_one_of(*ALGORITHMS), "ec-p256"),
+    "keys.module": Setting(_text, None),
+    "keys.token": Setting(_token_label, None),
+    "keys.pin": Setting(_pin, None),
     "renewal.at": Setting(_fraction, Policy.renewal_fraction),
     "renewal.spread": Setting(_fraction, Policy.renewal_spread),
     "renewal.minimum_interval": Setting(_span, Policy.minimum_interval),
@@ -123,11 +153,13 @@ SETTINGS = {
     "check_in.every": Setting(_span, Policy.check_in_interval),
     "limits.step": Setting(_span, 180.0),
     "limits.key_generation": Setting(_span, 300.0),
+    "identity.group": Setting(_group, None),
     "paths.state": Setting(_text, "/var/lib/iot-agent"),
     "paths.run": Setting(_text, "/run/iot-agent"),
     "log.level": Setting(_one_of("debug", "info", "warning", "error"), "info"),
     "metrics.textfile": Setting(_file_or_off, None),
 }
+OF_A_TOKEN = ("keys.module", "keys.token", "keys.pin")
 SECTIONS = {key.split(".")[0] for key in SETTINGS if "." in key}
 RENEWAL_END = 0.85
 
@@ -154,7 +186,10 @@ def read(path: Path) -> Settings:
     values, problems = _collect(root, path)
     if problems:
         raise BadConfiguration("\n".join(problems))
-    return _settings(values, path.absolute().parent)
+    try:
+        return _settings(values, path.absolute().parent)
+    except ValueError as error:
+        raise BadConfiguration(f"{path}: bootstrap.key: {error}") from error
 
 
 def _collect(root: yaml.Node | None, path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -177,6 +212,8 @@ def _collect(root: yaml.Node | None, path: Path) -> tuple[dict[str, Any], list[s
         for key, setting in SETTINGS.items()
         if setting.default is REQUIRED and key not in lines
     )
+    if values.get("keys.backend") == "pkcs11" or any(key in lines for key in OF_A_TOKEN):
+        problems.extend(f"{path}: {key}: is required for keys on a token" for key in OF_A_TOKEN if key not in lines)
     at, spread = (values.get(key, SETTINGS[key].default) for key in ("renewal.at", "renewal.spread"))
     if not problems and at + spread > RENEWAL_END:
         line = lines.get("renewal.spread") or lines["renewal.at"]
@@ -220,6 +257,13 @@ def _settings(given: dict[str, Any], base: Path) -> Settings:
     def path(key: str) -> Path:
         return base.joinpath(values[key])  # an absolute path stays as it is
 
+    token = None
+    if values["keys.token"] is not None:
+        pin = values["keys.pin"] if values["keys.pin"].startswith("credential:") else f"file:{path('keys.pin')}"
+        token = Token(str(path("keys.module")), values["keys.token"], pin)
+    bootstrap_key: Path | TokenKey = path("bootstrap.key")
+    if values["bootstrap.key"].startswith(uri.SCHEME):
+        bootstrap_key = uri.read(values["bootstrap.key"], token)
     return Settings(
         serial=values["serial"],
         endpoint_host=values["endpoint.host"],
@@ -229,9 +273,10 @@ def _settings(given: dict[str, Any], base: Path) -> Settings:
         topic_prefix=values["topic_prefix"],
         manufacturer_ca=None if values["manufacturer_ca"] is None else path("manufacturer_ca"),
         bootstrap_certificate=path("bootstrap.certificate"),
-        bootstrap_key=path("bootstrap.key"),
+        bootstrap_key=bootstrap_key,
         keys_backend=values["keys.backend"],
         keys_algorithm=values["keys.algorithm"],
+        keys_token=token,
         policy=Policy(
             renewal_fraction=values["renewal.at"],
             renewal_spread=values["renewal.spread"],
@@ -243,6 +288,7 @@ def _settings(given: dict[str, Any], base: Path) -> Settings:
         ),
         step_limit=values["limits.step"],
         key_limit=values["limits.key_generation"],
+        identity_group=values["identity.group"],
         state_directory=path("paths.state"),
         run_directory=path("paths.run"),
         log_level=values["log.level"],

@@ -6,6 +6,7 @@ Fatal       trying the same again cannot help: the agent says so, stays up, and 
 A code is a stable word: it is stored in the record, shown by `agentctl status`, and documented once, here.
 """
 
+LOCKED_PAUSE = 3600  # seconds that a locked token is left alone: attempts may make its lock longer
 REMEDIES = {
     "unreachable": "Check the network, DNS, and endpoint.host and endpoint.port in agent.yaml.",
     "untrusted-server": "The endpoint's TLS certificate does not lead to endpoint.ca_file. Check the clock, the file, "
@@ -24,6 +25,15 @@ REMEDIES = {
     "bad-credentials": "A certificate or key cannot be used. Check that it exists, is PEM, and belongs together.",
     "key-store": "The key store could not do what was asked. Check free space and permissions, and keys.backend in "
     "agent.yaml.",
+    "token": "The token or its PKCS #11 module cannot be used now. Check that it is plugged in, and that keys.module "
+    "and keys.token in agent.yaml name it: pkcs11-tool --module MODULE --list-slots shows what is there.",
+    "token-full": "The token made no key, most likely for want of room. Remove objects from it that nothing needs.",
+    "pin": "The token's PIN cannot be read. Check keys.pin in agent.yaml: a credential of the unit, or a file of mode "
+    "0600 that belongs to the agent's user or to root.",
+    "pin-refused": "The token refused the PIN. It is not tried again: a token locks after a few attempts. Correct what "
+    "keys.pin names, and it is tried once more; touch the file if the PIN was changed on the token instead.",
+    "pin-locked": "The token is locked after too many wrong PINs, perhaps another program's. A TPM unlocks with time "
+    "(or by tpm2_dictionarylockout --clear-lockout); other tokens need their security officer's PIN.",
     "disk": "The state directory could not be read or written. Check free space, free inodes, and its mount.",
     "worker-timeout": "The step took longer than its limit and was stopped. It will be tried again.",
     "worker-crashed": "The step's process died. It will be tried again; the journal holds what it said last.",

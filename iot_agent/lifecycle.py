@@ -14,12 +14,13 @@ Rules
   3. A new certificate that is refused a bounded number of times is set aside, and the previous state returns with a
      fresh key and a growing delay. It is set aside, not removed: a lost reply may have hidden that the
      cloud did commit to it. It goes when the cloud issues for another key, which proves that it did not; and if the
-     previous identity is refused meanwhile, the one set aside is tried again.
+     previous identity is refused meanwhile, and then the bootstrap identity (rule 6), the one set aside is tried again.
   4. A certificate that is not fit is never stored; its key is dropped with it, because the cloud would answer that key
      with that same certificate for ever. So is a pending key that cannot be used.
   5. Failures back off; the count is in the record. Housekeeping (retire, check-in) never delays a rotation.
   6. An identity that the cloud keeps refusing is renewed, whatever its dates say; and every other time the request goes
-     over the bootstrap identity, because that is how an operator readmits a device that has expired or was restored.
+     over the bootstrap identity, because that is how an operator readmits a device that has expired, was restored, or
+     has lost the token of its key.
   7. The renewal instant is drawn once, when the certificate arrives. The cloud's advice, and an operator's request, can
      bring it forward, never put it off.
 
@@ -54,6 +55,8 @@ from iot_agent.record import (
 from iot_agent.schedule import Policy, backoff, renewal_instant
 
 HISTORY_LENGTH = 40
+# That the identity in force cannot be shown: the cloud refuses it, or its key cannot be used.
+NO_WAY_IN = frozenset({"refused", "token", "pin", "pin-refused", "pin-locked"})
 SAYS_NOTHING = frozenset({"unreachable", "untrusted-server", "cloud-error"})  # about the certificate being proven
 HOUSEKEEPING = frozenset({Kind.RETIRE, Kind.CHECK_IN})
 REFUSED_FOR_GOOD = 5  # check-ins refused in a row: a policy that has not settled takes fewer
@@ -104,7 +107,7 @@ def asks_with_bootstrap(record: Record) -> bool:
     failure = record.failure
     if record.active is None or failure is None:
         return record.active is None
-    return failure.step is Kind.REQUEST and failure.code == "refused" and record.attempt % 2 == 1
+    return failure.step is Kind.REQUEST and failure.code in NO_WAY_IN and record.attempt % 2 == 1
 
 
 def _introduce(record: Record, now: float) -> Step | None:
@@ -153,6 +156,8 @@ def _refused_for_good(record: Record) -> bool:
 def _retire(record: Record, now: float) -> Step | None:
     if not record.leftovers:
         return None
+    if record.failure is not None and record.failure.step is Kind.RETIRE and now >= record.check_in_at:
+        return None  # what cannot be removed, because its token is away, must not keep the device from checking in
     return Step(Kind.RETIRE, now, "removing keys and certificates that are no longer needed")
 
 
@@ -295,6 +300,7 @@ def _identity(pending: Pending) -> Identity:
 
 def _failed(record: Record, step: Kind, failed: Failed, moment: Moment) -> Record:
     now, policy = moment.now, moment.policy
+    last_resort = asks_with_bootstrap(record)
     attempt = record.attempt + 1
     delay = policy.retry_cap if failed.fatal else backoff(attempt, policy, moment.draw)
     record = replace(
@@ -305,7 +311,7 @@ def _failed(record: Record, step: Kind, failed: Failed, moment: Moment) -> Recor
     )
     if step is Kind.PROVE:
         return _not_proven(record, failed, moment)
-    if step is Kind.REQUEST and failed.code == "refused" and record.set_aside is not None:
+    if step is Kind.REQUEST and failed.code == "refused" and last_resort and record.set_aside is not None:
         return _take_up_again(record, record.set_aside, now)
     useless = failed.fatal or failed.code == "unfit-certificate"
     if step in (Kind.GENERATE, Kind.REQUEST) and useless:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from iot_agent import __version__, durable, events, log, metrics
+from iot_agent.applications import TellingStore
 from iot_agent.children import BadConfiguration, Worker, read_configuration
 from iot_agent.cli import Parser
 from iot_agent.clock import FlooredClock
@@ -32,7 +33,7 @@ from iot_agent.waiting import Waiting
 
 DEFAULT_CONFIG = Path("/etc/iot-agent/agent.yaml")
 DEFAULT_STATE, DEFAULT_RUN = Path("/var/lib/iot-agent"), Path("/run/iot-agent")
-FIXED = ("serial", "state_directory", "run_directory", "metrics_textfile")
+FIXED = ("serial", "state_directory", "run_directory", "metrics_textfile", "identity_group")
 EXIT_STATUS = {
     os.EX_OK: "stopped as asked; with --check: the configuration is good",
     os.EX_USAGE: "wrong arguments",
@@ -131,16 +132,18 @@ def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifie
         record = _load(store, identities, settings)
         about = events.of("started", **events.facts(record))
         logger.info("iot-agent %s, serial %s, state %s", __version__, record.serial, record.state, extra=about)
+        applications = TellingStore(store, identities, settings)
+        applications.begin(record)
         clock = FlooredClock(record.time_floor)
         numbers = metrics.Textfile(settings.metrics_textfile)
         parts = Parts(
             settings=settings,
-            store=store,
+            store=applications,
             clock=clock,
             notifier=notifier,
             launch=Worker,
             serve=lambda selector, handler: ControlServer(settings.socket, selector, handler),
-            reload=lambda: _reload(config, settings),
+            reload=lambda: _reload(config, settings, applications),
             new_label=lambda: _new_label(clock.now()),
             new_request_id=lambda: os.urandom(8).hex(),
             watchdog=watchdog_interval(),
@@ -175,7 +178,7 @@ def _load(store: RecordStore, identities: IdentityDirectories, settings: Setting
     return replace(record, leftovers=(*record.leftovers, *sorted(orphans))) if orphans else record
 
 
-def _reload(config: Path, running: Settings) -> Settings:
+def _reload(config: Path, running: Settings, applications: TellingStore) -> Settings:
     """Read the configuration again; raises `ValueError` with what is wrong with it."""
     try:
         settings = _read(config)
@@ -185,6 +188,7 @@ def _reload(config: Path, running: Settings) -> Settings:
     if changed:
         raise ValueError(f"{', '.join(changed)} can only change with a restart")
     log.configure(settings.log_level)
+    applications.reload(settings)
     return settings
 
 

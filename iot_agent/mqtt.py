@@ -21,8 +21,9 @@ import tenacity
 from awscrt import io, mqtt5
 from awscrt.exceptions import AwsCrtError
 
-from iot_agent.errors import Fatal, Retryable
-from iot_agent.ports import Credentials
+from iot_agent.errors import LOCKED_PAUSE, Fatal, Retryable
+from iot_agent.ports import Credentials, Pins
+from iot_agent.settings import TokenKey
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ REPLY_TIMEOUT = 20
 KEEP_ALIVE = 30
 NEVER_MS = 3_600_000
 UNREACHABLE = ("DNS", "TIMEOUT", "CONNECTION_REFUSED", "NO_ROUTE", "NETWORK_DOWN", "INVALID_ADDRESS", "CONNECT_ABORTED")
+PIN_REFUSED = ("CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE")
+TOKEN_FAILED = ("PKCS11", "SHARED_LIBRARY_LOAD_FAILURE")
 FAILURE_CODES = 0x80  # an MQTT 5 reason code from here on is a failure (MQTT 5.0, 2.4); 0x87 is "not authorized"
 
 
@@ -53,13 +56,19 @@ class Endpoint:
 class MqttCloud:
     """Opens sessions at one endpoint."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, pins: Pins) -> None:
         self._endpoint = endpoint
+        self._pins = pins
 
     @contextmanager
     def session(self, credentials: Credentials) -> Iterator["MqttSession"]:
         """Connect as this identity, disconnect at the end."""
-        session = self._connect(credentials)
+        try:
+            session = self._connect(self._tls(credentials))
+        except Retryable as error:
+            if error.code == "untrusted-server" and isinstance(credentials.key, TokenKey):
+                raise Retryable(error.code, f"{error}; a key on a token can speak TLS 1.2 only") from error
+            raise
         try:
             yield session
         finally:
@@ -74,8 +83,8 @@ class MqttCloud:
         ),
         reraise=True,
     )
-    def _connect(self, credentials: Credentials) -> "MqttSession":
-        session = MqttSession(self._endpoint, credentials)
+    def _connect(self, tls: io.ClientTlsContext) -> "MqttSession":
+        session = MqttSession(self._endpoint, tls)
         try:
             session.open()
         except BaseException:
@@ -83,17 +92,36 @@ class MqttCloud:
             raise
         return session
 
+    def _tls(self, credentials: Credentials) -> io.ClientTlsContext:
+        """Make the TLS context, once for all tries: on a token, each would be another login."""
+        certificate, key = credentials.certificate, credentials.key
+        pin = self._pins.read(key.token) if isinstance(key, TokenKey) else ""
+        try:
+            options = _with_token(certificate, key, pin) if isinstance(key, TokenKey) else _with_file(certificate, key)
+            options.override_default_trust_store_from_path(ca_filepath=str(self._endpoint.ca_file))
+            options.min_tls_ver = io.TlsVersion.TLSv1_2
+            if self._endpoint.port == ALPN_PORT:
+                options.alpn_list = [ALPN_MQTT]
+            return io.ClientTlsContext(options)
+        except (AwsCrtError, RuntimeError, OSError) as error:  # a context's errors are RuntimeErrors; their text tells
+            if isinstance(key, TokenKey) and any(word in str(error) for word in PIN_REFUSED):
+                raise self._pins.refused(key.token, pin) from error
+            if isinstance(key, TokenKey) and any(word in str(error) for word in TOKEN_FAILED):
+                raise _token_error(key, str(error)) from error
+            files = f"{certificate}, {key} or {self._endpoint.ca_file}"
+            raise Fatal("bad-credentials", f"cannot use {files}: {error}") from error
+
 
 class MqttSession:
     """One connection; all SDK callbacks end up in one queue of (kind, value)."""
 
-    def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
+    def __init__(self, endpoint: Endpoint, tls: io.ClientTlsContext) -> None:
         self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._client = mqtt5.Client(
             mqtt5.ClientOptions(
                 host_name=endpoint.host,
                 port=endpoint.port,
-                tls_ctx=_tls(endpoint, credentials),
+                tls_ctx=tls,
                 connect_options=mqtt5.ConnectPacket(client_id=endpoint.client_id, keep_alive_interval_sec=KEEP_ALIVE),
                 session_behavior=mqtt5.ClientSessionBehaviorType.CLEAN,
                 min_reconnect_delay_ms=NEVER_MS,
@@ -165,25 +193,34 @@ class MqttSession:
             raise Retryable("connection-lost", f"{what} failed: {error.name}") from error
 
 
-def _tls(endpoint: Endpoint, credentials: Credentials) -> io.ClientTlsContext:
-    try:
-        options = io.TlsContextOptions.create_client_with_mtls_from_path(
-            str(credentials.certificate), str(credentials.key)
-        )
-        options.override_default_trust_store_from_path(ca_filepath=str(endpoint.ca_file))
-        options.min_tls_ver = io.TlsVersion.TLSv1_2
-        if endpoint.port == ALPN_PORT:
-            options.alpn_list = [ALPN_MQTT]
-        return io.ClientTlsContext(options)
-    except (AwsCrtError, OSError) as error:
-        files = f"{credentials.certificate}, {credentials.key} or {endpoint.ca_file}"
-        raise Fatal("bad-credentials", f"cannot use {files}: {error}") from error
+def _with_file(certificate: Path, key: Path) -> io.TlsContextOptions:
+    return io.TlsContextOptions.create_client_with_mtls_from_path(str(certificate), str(key))
+
+
+def _with_token(certificate: Path, key: TokenKey, pin: str) -> io.TlsContextOptions:
+    """Have the token sign for TLS; awscrt does that for TLS 1.2 only."""
+    return io.TlsContextOptions.create_client_with_mtls_pkcs11(
+        pkcs11_lib=io.Pkcs11Lib(file=key.token.module, behavior=io.Pkcs11Lib.InitializeFinalizeBehavior.STRICT),
+        user_pin=pin,
+        token_label=key.token.label,
+        private_key_label=key.label,
+        cert_file_contents=certificate.read_bytes(),
+    )
+
+
+def _token_error(key: TokenKey, said: str) -> Retryable:
+    where = f"token {key.token.label!r} of {key.token.module}"
+    if "PIN_LOCKED" in said:
+        return Retryable("pin-locked", f"the {where} is locked; it is left alone for an hour: {said}", LOCKED_PAUSE)
+    return Retryable("token", f"cannot use key {key.label} on {where}: {said}")
 
 
 def _connect_error(data: mqtt5.LifecycleConnectFailureData) -> Retryable:
     if data.connack_packet is not None:
         return Retryable("refused", f"the cloud refused the session: {data.connack_packet.reason_code!r}")
     name = getattr(data.exception, "name", "") or str(data.exception)
+    if "PKCS11" in name:
+        return Retryable("token", f"the token failed during the TLS handshake: {name}")
     if any(word in name for word in UNREACHABLE):
         return Retryable("unreachable", f"cannot reach the endpoint: {name}")
     if name == "AWS_IO_TLS_ERROR_NEGOTIATION_FAILURE":

@@ -6,23 +6,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from iot_agent.errors import Retryable
 from iot_agent.record import Certificate, Identity, Outcome, Record
+from iot_agent.settings import Token, TokenKey
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a TLS client shows and signs with: a certificate (PEM file, perhaps with its chain) and a key file."""
+    """What a TLS client shows and signs with: a certificate (PEM file, perhaps with its chain), and its key."""
 
     certificate: Path
-    key: Path
+    key: Path | TokenKey
+
+
+class Pins(Protocol):
+    """The PINs of tokens. A PIN that a token has refused is not given out again: tokens lock after a few attempts."""
+
+    def read(self, token: Token) -> str:
+        """Give the PIN; raises `Retryable("pin-refused")`, or `Retryable("pin")` if it cannot be read."""
+
+    def refused(self, token: Token, pin: str) -> Retryable:
+        """Remember durably that the token has refused this PIN; gives the error to raise."""
 
 
 class KeyStore(Protocol):
     """Keys by label. Every call is idempotent, so that a step may be run again after a crash anywhere in it.
 
-    All raise `Retryable("key-store")` or `Fatal("key-store")`.
+    All raise `Retryable` ("key-store", "token", "token-full", "pin", "pin-refused", "pin-locked") or
+    `Fatal("key-store")`: the key is not there, or this store cannot make such a key.
     """
 
     backend: str

@@ -7,8 +7,26 @@ the parser's memory nor its faults live in the resident process.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from iot_agent.schedule import Policy
+
+
+@dataclass(frozen=True)
+class Token:
+    """A PKCS #11 token: its module (a library), its label, and where its PIN is: `file:PATH` or `credential:NAME`."""
+
+    module: str
+    label: str
+    pin_source: str
+
+
+@dataclass(frozen=True)
+class TokenKey:
+    """A private key that stays on a token, found there by its label."""
+
+    token: Token
+    label: str
 
 
 @dataclass(frozen=True)
@@ -23,12 +41,14 @@ class Settings:
     topic_prefix: str
     manufacturer_ca: Path | None
     bootstrap_certificate: Path
-    bootstrap_key: Path
+    bootstrap_key: Path | TokenKey
     keys_backend: str
     keys_algorithm: str
+    keys_token: Token | None
     policy: Policy
     step_limit: float
     key_limit: float
+    identity_group: str | None
     state_directory: Path
     run_directory: Path
     log_level: str
@@ -44,7 +64,6 @@ PATHS = (
     "endpoint_ca_file",
     "manufacturer_ca",
     "bootstrap_certificate",
-    "bootstrap_key",
     "state_directory",
     "run_directory",
     "metrics_textfile",
@@ -62,4 +81,15 @@ def load(text: str) -> Settings:
     for name in PATHS:
         if fields[name] is not None:
             fields[name] = Path(fields[name])
-    return Settings(**{**fields, "policy": Policy(**fields["policy"])})
+    return Settings(
+        **{
+            **fields,
+            "bootstrap_key": _key(fields["bootstrap_key"]),
+            "keys_token": None if fields["keys_token"] is None else Token(**fields["keys_token"]),
+            "policy": Policy(**fields["policy"]),
+        }
+    )
+
+
+def _key(key: str | dict[str, Any]) -> Path | TokenKey:
+    return Path(key) if isinstance(key, str) else TokenKey(Token(**key["token"]), key["label"])

@@ -71,10 +71,16 @@ def introduce(_record: Record, _now: float, world: World) -> Success:
     return Introduced()
 
 
-def generate(record: Record, _now: float, world: World) -> Success:
+def generate(record: Record, now: float, world: World) -> Success:
     """Make the pending key, then its CSR."""
     label = _pending(record).label
-    world.keys.generate(label, world.algorithm)
+    try:
+        world.keys.generate(label, world.algorithm)
+    except Retryable as problem:
+        if problem.code != "token-full":
+            raise
+        retire(record, now, world)  # what crashes have left may be what takes the room
+        world.keys.generate(label, world.algorithm)
     world.identities.create(label, world.keys.csr(label, record.serial))
     return Generated()
 
@@ -83,11 +89,12 @@ def request(record: Record, now: float, world: World) -> Success:
     """Send the CSR over an identity that may ask; store the certificate only if it is fit."""
     pending = _pending(record)
     message = messages.CreateRequest(world.identities.csr(pending.label), pending.request_id)
+    public_key = world.keys.public_key(pending.label)  # before the session: a token serves one process at a time
     asking = world.bootstrap if asks_with_bootstrap(record) else _in_force(record, world)
     with world.cloud.session(asking) as session:
         session.subscribe([world.topics.response(CREATE)])
         reply = _exchange(session, world.topics, CREATE, message, messages.parse_create_response)
-    certificate = world.examine(reply.pem, reply.chain, world.keys.public_key(pending.label))
+    certificate = world.examine(reply.pem, reply.chain, public_key)
     if certificate.certificate_id != reply.cert_id:
         raise Retryable("bad-reply", f"the cloud calls the certificate {reply.cert_id}; it is another one")
     if not worth_taking(certificate.not_before, certificate.not_after, now, world.policy):
@@ -112,12 +119,31 @@ def prove(record: Record, _now: float, world: World) -> Success:
 
 
 def retire(record: Record, _now: float, world: World) -> Success:
-    """Remove every key and identity of ours that the record does not keep: leftovers, and orphans of old crashes."""
-    found = (world.keys.labels() | world.identities.labels()) - record.kept
-    for label in sorted(found):
+    """Remove every key and identity of ours that the record does not keep: leftovers, and orphans of old crashes.
+
+    A key that cannot be removed, because its token is away, does not keep the others from being removed.
+    """
+    tried: set[str] = set()
+    problem: AgentError | None = None
+    for find in (world.identities.labels, world.keys.labels):
+        try:
+            for label in sorted(find() - record.kept - tried):
+                problem = _remove(label, world) or problem
+                tried.add(label)
+        except AgentError as trouble:
+            problem = trouble
+    if problem is not None:
+        raise problem
+    return Retired(tuple(sorted(tried | set(record.leftovers))))
+
+
+def _remove(label: str, world: World) -> AgentError | None:
+    try:
         world.keys.remove(label)
-        world.identities.remove(label)
-    return Retired(tuple(sorted(found | set(record.leftovers))))
+    except AgentError as problem:
+        return problem
+    world.identities.remove(label)
+    return None
 
 
 def check_in(record: Record, now: float, world: World) -> Success:

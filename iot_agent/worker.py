@@ -1,35 +1,51 @@
 """The child process: runs ONE step and ends. A request comes on stdin, the outcome goes to stdout, words to stderr.
 
-All that is heavy or may crash (the TLS and MQTT library, cryptography, a token's module) is loaded here and nowhere
-else. The worker lives only as long as the daemon holds the other end of its stdin: should the daemon die, the worker
-ends too, so two steps never run at once.
+All that is heavy or may crash (the TLS and MQTT library, cryptography, a token's module) is loaded here or in a child
+of this process, and nowhere else. The worker lives only as long as the daemon holds the other end of its stdin: should
+the daemon die, the worker ends too, so two steps never run at once.
 """
 
 import os
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 
-from iot_agent import __version__, certificates, log, steps
+from iot_agent import __version__, certificates, log, process, steps
 from iot_agent.codec import Request, decode_request, encode_outcome
 from iot_agent.identities import IdentityDirectories
-from iot_agent.keys.file import FileKeys
+from iot_agent.keys.pin import PinSources
+from iot_agent.keys.ring import KeyRing
+from iot_agent.keys.token import TokenKeys
 from iot_agent.messages import Topics
 from iot_agent.mqtt import Endpoint, MqttCloud
 from iot_agent.ports import Credentials
-from iot_agent.record import Certificate
+from iot_agent.record import Certificate, Kind
+from iot_agent.settings import Token
+from iot_agent.turns import IN_TURN, PATIENCE, turn
+
+TOKEN_SHARE = 0.8  # of a step's limit, for one operation of a token: the worker lives to tell that it hung
 
 
 def main() -> int:
     """Serve one request."""
+    process.keep_private()
     os.umask(0o077)
     log.configure("info")  # until the request says otherwise; also what goes wrong with it is told without secrets
     request = decode_request(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     log.configure(request.settings.log_level)
-    outcome = steps.run(request.step, request.record, request.now, _world(request))
+    with _turn(request):
+        outcome = steps.run(request.step, request.record, request.now, _world(request))
     sys.stdout.buffer.write(encode_outcome(outcome))
     sys.stdout.buffer.flush()
     return 0
+
+
+def _turn(request: Request) -> AbstractContextManager[object]:
+    """Wait a while for `agentctl doctor` to be done with the identity, then go ahead: the daemon's step comes first."""
+    if IN_TURN in sys.argv:
+        return nullcontext()
+    return turn(request.settings.state_directory, min(PATIENCE, request.settings.step_limit / 4))
 
 
 def _end_with_the_daemon() -> None:
@@ -41,7 +57,12 @@ def _end_with_the_daemon() -> None:
 def _world(request: Request) -> steps.World:
     """Wire the adapters to the ports, as the settings say."""
     given = request.settings
-    identities = IdentityDirectories(given.state_directory)
+    state = given.state_directory
+    identities = IdentityDirectories(state)
+    limit = given.key_limit if request.step is Kind.GENERATE else given.step_limit
+
+    def on_token(token: Token) -> TokenKeys:
+        return TokenKeys(state, token, limit * TOKEN_SHARE)
 
     def examine(pem: str, chain: str | None, public_key: bytes) -> Certificate:
         issuers = None if given.manufacturer_ca is None else given.manufacturer_ca.read_text()
@@ -49,8 +70,11 @@ def _world(request: Request) -> steps.World:
         return certificates.check_fit(pem, chain, expected)
 
     return steps.World(
-        keys=FileKeys(identities.root),
-        cloud=MqttCloud(Endpoint(given.endpoint_host, given.endpoint_port, given.endpoint_ca_file, given.client_id)),
+        keys=KeyRing(state, given.keys_backend, given.keys_token, on_token),
+        cloud=MqttCloud(
+            Endpoint(given.endpoint_host, given.endpoint_port, given.endpoint_ca_file, given.client_id),
+            PinSources(state),
+        ),
         identities=identities,
         examine=examine,
         bootstrap=Credentials(given.bootstrap_certificate, given.bootstrap_key),

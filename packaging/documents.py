@@ -101,7 +101,7 @@ def keys(text: str) -> Iterator[str]:
     comment: list[str] = []
     section, told = "", set()
     for line in text.splitlines():
-        found = re.match(r"( *)(?:# )?([a-z0-9_]+): ?(.*)", line)
+        found = re.match(r"(?:# )?( *)(?:# )?([a-z0-9_]+): ?(.*)", line)
         if found and not found[3]:
             section = f"{found[2]}."
         elif found and (key := (section if found[1] else "") + found[2]) in config.SETTINGS:

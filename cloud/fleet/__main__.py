@@ -43,6 +43,10 @@ def main(words: list[str] | None = None) -> int:
     except BrokenPipeError:  # `iot-fleet list | head`
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"iot-fleet: a file cannot be used: {error}", file=sys.stderr)
+        print("  what to do: choose another place, or put that one right, and run it again", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\niot-fleet: interrupted; run the same command again to continue", file=sys.stderr)
         return INTERRUPTED

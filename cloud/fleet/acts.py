@@ -34,12 +34,15 @@ class Office:
 
 @steps.again_on_conflict
 def allow(office: Office, serial: str) -> Save | Keep:
-    """Put a serial on the allow-list; one out of quarantine may register its vendor certificate anew."""
+    """Put a serial on the allow-list; one out of quarantine may register anew. Raises OrderError.
+
+    The record first: a certificate that came back before it was written would be quarantined once more.
+    """
     device = office.devices.get(serial)
     decision = orders.allow(device, serial, office.clock(), office.by)
-    if isinstance(decision, Save) and device and device.quarantined_certificate_id and not office.dry_run:
-        _forget(office, device.quarantined_certificate_id)
     _write(office, decision)
+    if device and device.state in (State.QUARANTINED, State.ALLOWED):
+        _forget(office, device.quarantined)
     return decision
 
 
@@ -58,11 +61,11 @@ def readmit(office: Office, serial: str, duration_ms: int) -> Save:
     """Let a device start again with a vendor certificate for that time; raises OrderError."""
     device = _known(office, serial)
     decision = orders.readmit(device, office.clock() + duration_ms, office.by)
-    vendor = device.vendor_certificate_id
-    in_service = vendor == device.present_certificate_id and device.state is not State.REVOKED
-    if vendor and not in_service and not office.dry_run:
-        _forget(office, vendor)
     _write(office, decision)
+    _forget(office, decision.device.quarantined)
+    vendor = office.registry.describe(device.vendor_certificate_id) if device.vendor_certificate_id else None
+    if vendor and vendor.status in steps.OUT_OF_SERVICE:  # else it is on its way in already
+        _forget(office, (vendor.certificate_id,))
     return decision
 
 
@@ -86,7 +89,8 @@ def _write(office: Office, decision: Save | Keep) -> None:
         office.devices.save(decision.device, office.clock(), decision.entry)
 
 
-def _forget(office: Office, certificate_id: str) -> None:
-    """Delete a vendor certificate, so that its next connection registers it anew."""
-    if office.registry.disable(certificate_id):
-        office.registry.delete(certificate_id)
+def _forget(office: Office, certificate_ids: tuple[str, ...]) -> None:
+    """Delete vendor certificates, so that their next connection registers them anew."""
+    for certificate_id in certificate_ids if not office.dry_run else ():
+        if office.registry.disable(certificate_id):
+            office.registry.delete(certificate_id)

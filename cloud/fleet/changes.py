@@ -62,6 +62,11 @@ def rotate(options: argparse.Namespace) -> int:
     office = reach(options).office
     now = office.clock()
     serials = _serials(options) if chosen[0] else list(_with_certificate(office, options.issuer))
+    if options.issuer and not serials:
+        raise SetupError(
+            f'no device has a certificate of a CA named "{options.issuer}"',
+            f"give the name as it is; what there is was issued by {listing.issuers(office.devices.scan())}",
+        )
     rate = spread.rate(len(serials), options.over)
     if rate > spread.MOST_PER_SECOND:
         raise SetupError(

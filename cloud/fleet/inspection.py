@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cloud.rotation.record import State
 
 if TYPE_CHECKING:
     from cloud.rotation.record import Device
+
+ORPHANS: Final = "if the device has no other, deactivate it and readmit the device; else deactivate and delete it"
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,7 @@ def roles(device: Device) -> dict[str, str]:
     found = {one.certificate_id: "retiring" for one in device.retiring}
     if device.vendor_certificate_id:
         found.setdefault(device.vendor_certificate_id, "vendor")
-    if device.quarantined_certificate_id:
-        found.setdefault(device.quarantined_certificate_id, "quarantined")
+    found |= {name: "quarantined" for name in device.quarantined if name not in found}
     if device.pending:
         found[device.pending.certificate_id] = "pending"
     if device.active:
@@ -63,7 +64,7 @@ def _judge(device: Device, one: Seen, role: str | None, expected: Expected) -> l
         role == "vendor" and one.certificate_id == device.present_certificate_id and device.state is not State.REVOKED
     )
     if role is None and one.status is not None:
-        found = [(f"{one.status} and attached to the thing, but not in the record: an orphan", "deactivate, delete it")]
+        found = [(f"{one.status} and attached to the thing, but not in the record: an orphan", ORPHANS)]
     elif role is not None and in_use:
         found = _judge_in_use(device, one, role, expected)
     elif role != "retiring" and one.status == "ACTIVE" and not device.readmit_until:

@@ -13,6 +13,8 @@ from cloud.rotation.agenda import overdue_at
 from cloud.rotation.record import State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cloud.rotation.record import Device
 
 HEADING = ("SERIAL", "STATE", "EXPIRES", "", "LAST SEEN", "NOTES")
@@ -52,6 +54,12 @@ def issuer_of(pem: str) -> str:
     return str(names[0].value) if names else ""
 
 
+def issuers(devices: Iterable[Device]) -> str:
+    """Return whose certificates the devices have, by common name, for an operator who named another one."""
+    names = {issuer_of(device.active.pem) for device in devices if device.active}
+    return ", ".join(f'"{name}"' for name in sorted(names)) or "nobody: no device has a certificate"
+
+
 def notes(device: Device, now: int) -> list[str]:
     """Say what an operator should know besides."""
     found = []
@@ -61,7 +69,7 @@ def notes(device: Device, now: int) -> list[str]:
         found.append("overdue")
     if device.pending:
         found.append(f"a new certificate, unproven for {text.span(now - device.pending.issued_at)}")
-    if device.quarantined_certificate_id and device.state is State.QUARANTINED:
+    if device.state is State.QUARANTINED:
         found.append("allow it, if it is yours")
     if device.readmit_until is not None:
         found.append(f"readmitted until {text.moment(device.readmit_until)}")
@@ -95,7 +103,7 @@ def as_json(device: Device, now: int) -> dict[str, Any]:
         "expires_at": device.active.not_after if device.active else None,
         "pending_certificate_id": device.pending.certificate_id if device.pending else None,
         "vendor_certificate_id": device.vendor_certificate_id,
-        "quarantined_certificate_id": device.quarantined_certificate_id,
+        "quarantined_certificate_ids": list(device.quarantined),
         "allowed_at": device.allowed_at,
         "last_seen": device.last_seen,
         "readmit_until": device.readmit_until,

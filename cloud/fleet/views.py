@@ -48,6 +48,8 @@ def list_devices(options: argparse.Namespace) -> int:
     if not options.json:
         _print(lines)
         print(f"{count} device{'' if count == 1 else 's'}", file=sys.stderr)
+    if options.issuer and not count:
+        print(f"what there is was issued by {listing.issuers(office.devices.scan())}", file=sys.stderr)
     return 0
 
 

@@ -3,6 +3,7 @@
     demo.py          local cloud, cloud/setup.sh, the daemon; first rotation, two renewals, evidence; all stopped again
     demo.py --keep   the same, and everything stays up to play with
     demo.py --stop   stop what --keep left
+    demo.py --keys softhsm | tpm    the device's keys never leave a token: SoftHSM, or a software TPM
 
 Everything lives under build/demo; build/demo/summary.json says what was seen. The exit status is 1 when anything that
 should be seen was not, and the last line says what.
@@ -24,9 +25,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloud.local import description
 from cloud.local.evidence import Evidence, gather
+from cloud.local.tokens import LABEL, PIN, SOFTHSM_MODULE, TPM_MODULE, LocalToken, SoftHsm, TpmToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cloud.local.description import Description
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "build/demo"
@@ -36,6 +40,9 @@ BIN = ROOT / "build/env/agent/bin"
 SERIAL = "DEMO-0001"
 LIFETIME = "16s"
 RENEWALS = 2
+TPM = HOME / "tpm"
+PACKAGES = {"softhsm": "softhsm2 opensc", "tpm": "swtpm tpm2-abrmd tpm2-tools libtpm2-pkcs11-1 dbus-daemon opensc"}
+TOKENS = {"softhsm": "SoftHSM", "tpm": "a software TPM (swtpm), used by the module for real ones (tpm2-pkcs11)"}
 PATIENCE_S = 90.0
 ENTERED = {"introduced": "jitp", "issued": "rotated", "promoted": "acked"}
 # Short spans, so that a life fits into a minute; every other setting is the default.
@@ -86,6 +93,12 @@ def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="make demo", description="A device's whole life against a local cloud.")
     parser.add_argument("--keep", action="store_true", help="leave everything running")
+    parser.add_argument(
+        "--keys",
+        choices=("file", *TOKENS),
+        default="file",
+        help="where the device keeps its keys (default: %(default)s)",
+    )
     parser.add_argument("--stop", action="store_true", help="stop what --keep left running")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -95,7 +108,7 @@ def main() -> int:
         print("the demo is stopped")
         return 0
     try:
-        run(Narrator())
+        run(Narrator(), arguments.keys)
     except KeyboardInterrupt:
         print("\ninterrupted; everything is stopped")
         stop()
@@ -114,7 +127,7 @@ def main() -> int:
     return 0
 
 
-def run(narrator: Narrator) -> None:
+def run(narrator: Narrator, keys: str) -> None:
     """Tell the whole story; raises `DemoError` where it goes wrong."""
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir(parents=True)
@@ -126,11 +139,15 @@ def run(narrator: Narrator) -> None:
     setup(narrator, "device", SERIAL, "--out", str(DEVICE))
     with (DEVICE / "agent.yaml").open("a") as configuration:
         configuration.write(HURRY)
-    states, seconds_to_acked = live(narrator)
-    evidence = gather(here, DEVICE, SERIAL, history())
+    token = make_token(narrator, keys)
+    states, seconds_to_acked = live(narrator, token)
+    evidence = gather(here, DEVICE, SERIAL, history(), None if token is None else knocker(token))
     for line in evidence.lines:
         narrator.say(line)
+    if token is not None:
+        check_token(narrator, token)
     summary = {
+        "keys": keys,
         "states": states,
         "rotations": status()["rotations"],
         "active_certificates": len(evidence.active),
@@ -142,10 +159,66 @@ def run(narrator: Narrator) -> None:
     narrator.say(f"all as it should be; {HOME.relative_to(ROOT)}/summary.json: {json.dumps(summary)}")
 
 
-def live(narrator: Narrator) -> tuple[list[str], float]:
+def make_token(narrator: Narrator, kind: str) -> LocalToken | None:
+    """Make the token that the device is to keep its keys on, and say so in its agent.yaml."""
+    if kind == "file":
+        return None
+    narrator.say(f"a token for the device's keys: {TOKENS[kind]}")
+    if not (TPM_MODULE if kind == "tpm" else SOFTHSM_MODULE).exists() or not shutil.which("pkcs11-tool"):
+        raise DemoError(f"it is not installed; on Debian: apt-get install {PACKAGES[kind]}")
+    token: LocalToken
+    if kind == "tpm":
+        start("tpm", [sys.executable, "-m", "cloud.local.tokens", TPM])
+        wait_for((TPM / "ready").read_text, narrator, "the software TPM", watching="tpm")
+        token = TpmToken(HOME / "token", TPM / "bus")
+    else:
+        token = SoftHsm(HOME / "token")
+    with (DEVICE / "agent.yaml").open("a") as configuration:
+        configuration.write(token.yaml())
+    narrator.say(f"agent.yaml says {token.yaml().strip()}")
+    return token
+
+
+def check_token(narrator: Narrator, token: LocalToken) -> None:
+    """Look with another program: the key in force is on the token, no earlier one is, and none is in a file."""
+    shown = token.tool("--list-objects", "--type", "privkey")
+    for line in shown.splitlines():
+        if "label:" in line or "Access:" in line:
+            narrator.say(f"token: {' '.join(line.split())}")
+    label = (DEVICE / "state/current").readlink().name
+    if [line.split()[1] for line in shown.splitlines() if "label:" in line] != [label]:
+        raise DemoError(f"the token should hold the key {label} and no other: {shown}")
+    files = list((DEVICE / "state").rglob("key.pem"))
+    if files:
+        raise DemoError(f"there are key files: {files}")
+    narrator.say(f"disk: no key file; {(DEVICE / 'state/current/key.uri').read_text().strip()}")
+
+
+def knocker(token: LocalToken) -> Callable[[Description, str], bool]:
+    """Give the way to ask the broker whether it accepts the identity in force, with its key on the token."""
+
+    def knock(here: Description, client_id: str) -> bool:
+        current = DEVICE / "state/current"
+        broker: list[Path | str] = [
+            here.mqtt_host,
+            str(here.mqtt_port),
+            here.mqtt_ca,
+            current / "certificate.pem",
+            client_id,
+        ]
+        key: list[Path | str] = [token.module, LABEL, current.readlink().name]
+        command: list[Path | str] = [BIN / "python", Path(__file__).with_name("knock.py"), *broker, *key]
+        environment = {**os.environ, **token.environment, "PIN": PIN}
+        return subprocess.run(command, env=environment, check=False, timeout=60).returncode == 0  # noqa: S603 - our own
+
+    return knock
+
+
+def live(narrator: Narrator, token: LocalToken | None) -> tuple[list[str], float]:
     """Start the daemon and watch it until it has renewed often enough; its states in order, seconds until acked."""
     narrator.say(f"the device starts: iot-agent --config {(DEVICE / 'agent.yaml').relative_to(ROOT)}")
-    start("agent", [BIN / "iot-agent", "--config", DEVICE / "agent.yaml"])
+    environment = {} if token is None else token.environment
+    start("agent", [BIN / "iot-agent", "--config", DEVICE / "agent.yaml"], environment)
     started = time.monotonic()
     states: list[str] = []
     told = 0
@@ -233,14 +306,20 @@ def wait_for(look: Callable[[], T], narrator: Narrator, what: str, watching: str
             time.sleep(0.1)
 
 
-# ---- the two processes that live on beside us ------------------------------------------------------------------------
+# ---- the processes that live on beside us ----------------------------------------------------------------------------
 
 
-def start(name: str, command: list[Path | str]) -> None:
+def start(name: str, command: list[Path | str], environment: dict[str, str] | None = None) -> None:
     """Start a process of its own session and remember it on disk, where `stop` finds it even in another run."""
     with (HOME / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own programs
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     PIDS.mkdir(exist_ok=True)
     (PIDS / name).write_text(str(process.pid))
@@ -259,8 +338,8 @@ def alive(name: str) -> bool:
 
 
 def stop() -> None:
-    """Stop whatever runs of this or an earlier demo: the device first, then its cloud."""
-    for name in ("agent", "cloud"):
+    """Stop whatever runs of this or an earlier demo: the device first, then its TPM and its cloud."""
+    for name in ("agent", "tpm", "cloud"):
         if not alive(name):
             continue
         pid = int((PIDS / name).read_text())

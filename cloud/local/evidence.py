@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cloud.local.description import Description
@@ -70,8 +71,17 @@ class Evidence:
         return [fault for fault, fine in checks.items() if not fine]
 
 
-def gather(here: Description, device: Path, serial: str, history: list[dict[str, Any]]) -> Evidence:
-    """Ask the cloud; `history` is the device's own."""
+def gather(
+    here: Description,
+    device: Path,
+    serial: str,
+    history: list[dict[str, Any]],
+    knock: Callable[[Description, str], bool] | None = None,
+) -> Evidence:
+    """Ask the cloud; `history` is the device's own.
+
+    `knock` says whether the broker accepts the certificate on disk with a client id, for a key that is not in a file.
+    """
     environment = here.environment({})
     iot = boto3.client(
         "iot",
@@ -99,7 +109,11 @@ def gather(here: Description, device: Path, serial: str, history: list[dict[str,
     vendor, on_disk = identifier(bootstrap / "certificate.pem"), identifier(current / "certificate.pem")
     # The device's policy leaves the client id `serial` to the application, so the agent's own session is not disturbed.
     # The vendor's comes last: were it to come back to life by this, the count of ACTIVE certificates would show it.
-    on_disk_accepted = accepts(here, current / "certificate.pem", current / "key.pem", serial)
+    on_disk_accepted = (
+        accepts(here, current / "certificate.pem", current / "key.pem", serial)
+        if knock is None
+        else knock(here, serial)
+    )
     vendor_refused = not accepts(here, bootstrap / "certificate.pem", bootstrap / "key.pem", f"{serial}-agent")
     certificates = iot.get_paginator("list_certificates").paginate()
     listed = [entry for page in certificates for entry in page["certificates"]]

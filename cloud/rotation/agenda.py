@@ -2,7 +2,8 @@
 
 - A retirement is finished, and finished once more when no overtaken run of the function can undo it.
 - A certificate that nobody has proven within a day (or half of its life, if that is less) is abandoned: it is retired,
-  and the device asks again with its present one. It is kept as long as it may be the only one that still works.
+  and the device asks again with its present one. It is kept as long as it may be the only one that still works: until
+  it expires, if the present one is about to, or if a device that was readmitted asked for it.
 - A readmission that was not used in its time ends.
 - A device in the last sixth of its certificate's life should have renewed long ago: it is counted about once a day,
   and once more when the certificate has expired.
@@ -28,7 +29,8 @@ def next_look(device: Device, now: int) -> int | None:
     """Return when the sweeper is to look at the record, later than `now`; None: not before it is written again."""
     moments = [retiring.since + SETTLE_MS for retiring in device.retiring]
     if device.pending:
-        moments.append(abandoned_at(device.pending))
+        abandoned = abandoned_at(device.pending)
+        moments.append(abandoned if abandoned > now else device.pending.not_after)
     if device.readmit_until is not None:
         moments.append(device.readmit_until)
     if device.active:
@@ -82,7 +84,8 @@ def late(device: Device, now: int) -> Literal["Expiring", "Expired"] | None:
 def _dispensable(device: Device, pending: Certificate, now: int) -> bool:
     """Whether a device without its pending certificate still has one to ask with, and a day to do so."""
     present = device.present_not_after
-    return now >= pending.not_after or (present is not None and now + DAY_MS < present)
+    asks_again = present is not None and now + DAY_MS < present and not pending.recovering
+    return now >= pending.not_after or asks_again
 
 
 def _abandoned(device: Device, pending: Certificate, now: int) -> Save:

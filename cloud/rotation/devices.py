@@ -1,8 +1,8 @@
 """The records, one item per serial, written only on the condition that nobody else wrote since it was read.
 
 The table of devices: `serial` (S, the key), `state` (S), `version` (N, counts writes), `allowed_at`, `last_seen`,
-`vendor_not_after`, `readmit_until` (N, ms), `vendor_certificate_id`, `quarantined_certificate_id` (S), `active`,
-`pending` (M: certificate_id, public_key, pem, issued_at, not_after), `retiring` (M: certificate id -> since, vendor),
+`vendor_not_after`, `readmit_until` (N, ms), `vendor_certificate_id` (S), `quarantined` (L of S), `active`, `pending`
+(M: certificate_id, public_key, pem, issued_at, not_after, recovering), `retiring` (M: certificate id -> since, vendor),
 `renew` (M: start, end, since, reason), `report` (S, JSON). While the sweeper has something to look at also `agenda` (S,
 always the same) and `look_at` (N, ms): the index `agenda` holds those items only. A write touches only the
 attributes that the rules own, so whatever a later version adds survives it.
@@ -36,13 +36,14 @@ Item: TypeAlias = dict[str, Any]
 
 INDEX: Final = "agenda"
 OPEN: Final = "open"
+PAGE: Final = 100
 
 OWNED: Final = (
     "state",
     "allowed_at",
     "vendor_certificate_id",
     "vendor_not_after",
-    "quarantined_certificate_id",
+    "quarantined",
     "active",
     "pending",
     "retiring",
@@ -99,11 +100,17 @@ class Devices:
                 raise ConflictError("the record was written by somebody else") from error
             raise
 
-    def due(self, now: int, limit: int) -> list[str]:
-        """Return the serials the sweeper is to look at, the longest overdue first; may be some seconds behind."""
+    def due(self, now: int) -> Iterator[str]:
+        """Yield the serials the sweeper is to look at, the longest overdue first; may be some seconds behind."""
         condition = Key("agenda").eq(OPEN) & Key("look_at").lte(now)
-        found = self._table.query(IndexName=INDEX, KeyConditionExpression=condition, Limit=limit)
-        return [str(item["serial"]) for item in found["Items"]]
+        start: Item = {}
+        while True:
+            page = self._table.query(IndexName=INDEX, KeyConditionExpression=condition, Limit=PAGE, **start)
+            for item in page["Items"]:
+                yield str(item["serial"])
+            if "LastEvaluatedKey" not in page:
+                return
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     def history(self, serial: str) -> Iterator[Happened]:
         """Yield all that has happened to a device, in order."""
@@ -162,7 +169,7 @@ def _line(device: Device, now: int, entry: Entry) -> Item:
 
 def _lost_a_race(error: ClientError) -> bool:
     """Whether a condition was not met, or another transaction was at the same item."""
-    if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
+    if error.response["Error"]["Code"] in ("ConditionalCheckFailedException", "TransactionConflictException"):
         return True
     reasons = error.response.get("CancellationReasons", [])
     return any(reason.get("Code") in ("ConditionalCheckFailed", "TransactionConflict") for reason in reasons)
@@ -175,7 +182,7 @@ def _owned(device: Device, now: int) -> Item:
         "allowed_at": device.allowed_at,
         "vendor_certificate_id": device.vendor_certificate_id,
         "vendor_not_after": device.vendor_not_after,
-        "quarantined_certificate_id": device.quarantined_certificate_id,
+        "quarantined": list(device.quarantined) or None,
         "active": asdict(device.active) if device.active else None,
         "pending": asdict(device.pending) if device.pending else None,
         "retiring": {one.certificate_id: {"since": one.since, "vendor": one.vendor} for one in device.retiring} or None,
@@ -198,7 +205,7 @@ def read(item: Item) -> Device:
         allowed_at=_integer(item.get("allowed_at")),
         vendor_certificate_id=item.get("vendor_certificate_id"),
         vendor_not_after=_integer(item.get("vendor_not_after")),
-        quarantined_certificate_id=item.get("quarantined_certificate_id"),
+        quarantined=tuple(item.get("quarantined", ())),
         active=_certificate(item.get("active")),
         pending=_certificate(item.get("pending")),
         retiring=tuple(Retiring(name, int(one["since"]), bool(one["vendor"])) for name, one in retiring),
@@ -218,7 +225,8 @@ def _certificate(fields: Item | None) -> Certificate | None:
     if fields is None:
         return None
     times = {name: int(fields[name]) for name in ("issued_at", "not_after")}
-    return Certificate(fields["certificate_id"], fields["public_key"], fields["pem"], **times)
+    recovering = bool(fields.get("recovering"))
+    return Certificate(fields["certificate_id"], fields["public_key"], fields["pem"], **times, recovering=recovering)
 
 
 def _renewal(fields: Any) -> Renewal | None:  # noqa: ANN401 - may have been written by hand: anything

@@ -96,8 +96,8 @@ class FrontDesk:
             raise
         # A device about to be quarantined is told before it can no longer receive anything.
         self._reply(address, request.request_id, outcome)
-        if isinstance(outcome, Quarantine):
-            steps.quarantine(self.world, outcome)
+        if isinstance(outcome, Quarantine):  # judged afresh: its registration may be judged by another run just now
+            steps.registered(self.world, outcome.certificate_id)
         steps.finish(self.world, address.serial)
 
     def _act(self, serial: str, principal: str, request: Request) -> Response | Refuse | Quarantine:

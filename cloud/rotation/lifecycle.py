@@ -31,6 +31,9 @@ SETTLE_MS: Final = 5 * 60 * 1000
 register that certificate lives at most as long as the function's timeout (a minute); once this time has passed, a
 certificate found gone stays gone."""
 
+REMEMBERED: Final = 8
+"""Vendor certificates turned away that a record keeps: more than one device ever had is somebody else's doing."""
+
 TRY_LATER_S: Final = 60
 CONFLICT_S: Final = 5
 
@@ -61,12 +64,16 @@ OUTSIDE: Final = frozenset({State.QUARANTINED, State.REVOKED})
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """What the registry says of a certificate; `serial` is its one common name, None if that is no valid serial."""
+    """What the registry says of a certificate; `serial` is its one common name, None if that is no valid serial.
+
+    `in_service`: it is not INACTIVE or REVOKED.
+    """
 
     certificate_id: str
     serial: str | None
     by_vendor_ca: bool
     not_after: int
+    in_service: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +87,14 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """The principal may have a certificate for this device: `reusable`, or a new one recorded by `with_pending`."""
+    """The principal may have a certificate for this device: `reusable`, or a new one recorded by `with_pending`.
+
+    `recovering`: the device had an active certificate, and asks over a vendor certificate all the same.
+    """
 
     reason: str
     device: Device
+    recovering: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +136,14 @@ def decide_registered(  # noqa: PLR0911 - a chain of checks, each with its reaso
     if device is None or device.state is State.QUARANTINED:
         return _quarantine_unknown(device, presented.serial, presented.certificate_id)
     if device.state is State.REVOKED:
-        return Quarantine("the device is revoked", presented.certificate_id)
+        return _turned_away(device, presented.certificate_id, "the device is revoked")
     if device.state is State.ALLOWED:
         return _vendor_recorded(device, presented, now)
     known = device.vendor_certificate_id == presented.certificate_id
     if device.readmitted(now):
         return Keep("the vendor certificate is recorded already") if known else _vendor_recorded(device, presented, now)
     if not known:
-        return Quarantine("the serial has another vendor certificate", presented.certificate_id)
+        return _turned_away(device, presented.certificate_id, "the serial has another vendor certificate")
     if device.active:
         return Quarantine("the vendor certificate has served its purpose", presented.certificate_id)
     return Keep("the vendor certificate is recorded already")
@@ -149,19 +160,20 @@ def decide_create(  # noqa: PLR0911 - the same
     device: Device | None, serial: str, principal: str, presented: Presented | None, now: int
 ) -> Refuse | Quarantine | Admit:
     """Judge who asks for a certificate; `presented` is the principal's certificate if that `needs_inspection`."""
-    vendors = presented if presented and presented.by_vendor_ca and presented.serial == serial else None
+    vendors = presented if presented and _speaks_for(presented, serial, device) else None
     if device is None or device.state is State.QUARANTINED:
         if vendors:
             return _quarantine_unknown(device, serial, principal)
         return Refuse("not-allowed", "the serial is not on the allow-list")
     if vendors and needs_inspection(device, principal, now):
-        return Admit("the vendor's certificate, whose registration is news", _with_vendor(device, vendors, now))
+        recorded = _with_vendor(device, vendors, now)
+        return Admit("the vendor's certificate, whose registration is news", recorded, device.active is not None)
     if device.state is State.ALLOWED:
         return Refuse("wrong-principal", "this is not the vendor certificate of this serial")
     if (device.state, Event.CREATE) not in TRANSITIONS:
         return Refuse("not-allowed", f"the device is {device.state}")
     if device.readmitted(now) and principal == device.vendor_certificate_id:
-        return Admit("the vendor certificate of a readmitted device", device)
+        return Admit("the vendor certificate of a readmitted device", device, device.active is not None)
     if principal != device.present_certificate_id:
         return Refuse("wrong-principal", "only the device's present certificate may ask for the next")
     return Admit("the device's present certificate", device)
@@ -234,6 +246,12 @@ def to_retire(device: Device, certificate_id: str | None, now: int) -> tuple[Ret
     return (*device.retiring, Retiring(certificate_id, now, vendor=certificate_id == device.vendor_certificate_id))
 
 
+def _speaks_for(presented: Presented, serial: str, device: Device | None) -> bool:
+    """Whether it is a vendor certificate of the serial, in service: a late message of another says nothing."""
+    retired = device is not None and presented.certificate_id in {one.certificate_id for one in device.retiring}
+    return presented.by_vendor_ca and presented.serial == serial and presented.in_service and not retired
+
+
 def _vendor_recorded(device: Device, presented: Presented, now: int) -> Save:
     detail = f"the vendor certificate has registered itself and is good until {_date(presented.not_after)}"
     return Save(_with_vendor(device, presented, now), Entry("registered", detail, presented.certificate_id))
@@ -241,9 +259,11 @@ def _vendor_recorded(device: Device, presented: Presented, now: int) -> Save:
 
 def _with_vendor(device: Device, presented: Presented, now: int) -> Device:
     """Record a vendor certificate; of a readmitted device, another one in its place, and its state stays."""
-    replaced = None if device.vendor_certificate_id == presented.certificate_id else device.vendor_certificate_id
+    came = presented.certificate_id
+    replaced = None if device.vendor_certificate_id == came else device.vendor_certificate_id
     return replace(
         device,
+        quarantined=tuple(one for one in device.quarantined if one != came),
         state=TRANSITIONS.get((device.state, Event.REGISTERED), device.state),
         vendor_certificate_id=presented.certificate_id,
         vendor_not_after=presented.not_after,
@@ -252,9 +272,16 @@ def _with_vendor(device: Device, presented: Presented, now: int) -> Device:
 
 
 def _quarantine_unknown(device: Device | None, serial: str, certificate_id: str) -> Quarantine:
-    record = replace(device or Device(serial, State.QUARANTINED, NEW), quarantined_certificate_id=certificate_id)
-    reason = "the serial is not on the allow-list"
-    return Quarantine(reason, certificate_id, record if record != device else None, thing=serial)
+    reason, record = "the serial is not on the allow-list", device or Device(serial, State.QUARANTINED, NEW)
+    return replace(_turned_away(record, certificate_id, reason), thing=serial)
+
+
+def _turned_away(device: Device, certificate_id: str, reason: str) -> Quarantine:
+    """Quarantine a vendor certificate of this serial, and remember it for the order that lets it register again."""
+    if certificate_id in device.quarantined:
+        return Quarantine(reason, certificate_id)
+    remembered = replace(device, quarantined=(*device.quarantined, certificate_id)[-REMEMBERED:])
+    return Quarantine(reason, certificate_id, remembered)
 
 
 def _date(milliseconds: int) -> str:

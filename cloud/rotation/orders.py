@@ -29,14 +29,17 @@ class OrderError(ValueError):
 def allow(device: Device | None, serial: str, now: int, by: str | None = None) -> Save | Keep:
     """Put a serial on the allow-list.
 
-    A quarantined vendor certificate stays INACTIVE by this alone: delete it first, and it registers itself again.
+    Its quarantined vendor certificates stay INACTIVE by this alone: delete them then, and they register once more.
     """
     if device is None:
         return Save(Device(serial, State.ALLOWED, NEW, allowed_at=now), Entry("allowed", "it may come aboard", by=by))
+    if device.state is State.REVOKED:
+        raise OrderError("it is revoked: readmit it instead")
     if device.state is not State.QUARANTINED:
         return Keep(f"known already, {device.state}")
-    freed = replace(device, state=State.ALLOWED, allowed_at=now, quarantined_certificate_id=None)
-    return Save(freed, Entry("allowed", "out of quarantine", device.quarantined_certificate_id, by))
+    latest = device.quarantined[-1] if device.quarantined else None
+    freed = replace(device, state=State.ALLOWED, allowed_at=now)
+    return Save(freed, Entry("allowed", "out of quarantine", latest, by))
 
 
 def revoke(device: Device, now: int, by: str | None = None) -> Save | Keep:
@@ -57,17 +60,19 @@ def revoke(device: Device, now: int, by: str | None = None) -> Save | Keep:
 def readmit(device: Device, until: int, by: str | None = None) -> Save:
     """Let a device start again with a vendor certificate until then.
 
-    Its recorded one is an INACTIVE tombstone: delete it first, and it registers itself again.
+    Its recorded one, and those that were quarantined, are INACTIVE: delete them then, and they register once more.
     """
     if device.state is State.QUARANTINED:
         raise OrderError("it was never allowed: allow it instead")
     if device.state is State.ALLOWED and device.readmit_until is None:
         raise OrderError("it has not come aboard yet, and needs no readmission: any vendor certificate of its will do")
+    vendors = [one.certificate_id for one in device.retiring if one.vendor]
     returned = replace(
         device,
         state=State.ALLOWED if device.state is State.REVOKED else device.state,
         readmit_until=until,
-        retiring=tuple(one for one in device.retiring if one.certificate_id != device.vendor_certificate_id),
+        quarantined=(*device.quarantined, *(name for name in vendors if name != device.vendor_certificate_id)),
+        retiring=tuple(one for one in device.retiring if not one.vendor),
     )
     ends = datetime.fromtimestamp(until / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
     return Save(returned, Entry("readmitted", f"it may start again with a vendor certificate until {ends}", by=by))

@@ -26,13 +26,17 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate this stack issued: ids are lower-case hex SHA-256 of the DER certificate and of the DER SPKI."""
+    """A certificate this stack issued: ids are lower-case hex SHA-256 of the DER certificate and of the DER SPKI.
+
+    `recovering`: a device that had an active one asked for it over a vendor certificate, so it may have nothing else.
+    """
 
     certificate_id: str
     public_key: str
     pem: str
     issued_at: int
     not_after: int
+    recovering: bool = False
 
     def fresh(self, now: int) -> bool:
         """Whether it is worth handing out again: more than a third of its life is left."""
@@ -78,7 +82,9 @@ class Device:
     """What the cloud knows of one serial; `version` counts its writes.
 
     `vendor_not_after` is when the vendor certificate expires, None if that is not known. Until `readmit_until` the
-    device may start again with a vendor certificate. `look_at` is when the sweeper is to look at it, as last written.
+    device may start again with a vendor certificate. `quarantined` are vendor certificates of this serial that were
+    turned away, the latest last; an operator's order lets them register again. `look_at` is when the sweeper is to look
+    at it, as last written.
     """
 
     serial: str
@@ -93,7 +99,7 @@ class Device:
     renew: Renewal | None = None
     last_seen: int | None = None
     report: str | None = None
-    quarantined_certificate_id: str | None = None
+    quarantined: tuple[str, ...] = ()
     readmit_until: int | None = None
     look_at: int | None = None
 

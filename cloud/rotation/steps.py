@@ -6,7 +6,7 @@ and an effect that is there already counts as done.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cloud.rotation.registry import Registry
 
 ATTEMPTS: Final = 5
+OUT_OF_SERVICE: Final = ("INACTIVE", "REVOKED")
+"""Statuses in which a certificate is refused, and which only an operator ends (AWS IoT API: CertificateStatus)."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,7 +79,7 @@ def create(world: World, serial: str, principal: str, pem: str) -> Certificate |
         return Refuse("bad-csr", str(error))
     certificate = lifecycle.reusable(decision.device, request.fingerprint, now)
     if certificate is None:
-        certificate = world.issuer.issue(request, serial, now)
+        certificate = replace(world.issuer.issue(request, serial, now), recovering=decision.recovering)
         issued = lifecycle.with_pending(decision.device, certificate, now)
         world.devices.save(issued.device, now, issued.entry)
         telemetry.count("Issued", world.stack, serial=serial, certificate=certificate.certificate_id)
@@ -197,4 +199,5 @@ def _presented(world: World, certificate_id: str) -> Presented | None:
         return None
     name, not_after = csr.subject_and_end(found.pem)
     serial = name if name and SERIAL.fullmatch(name) else None
-    return Presented(certificate_id, serial, by_vendor_ca=found.ca_id == world.vendor_ca_id, not_after=not_after)
+    by_vendor_ca, in_service = found.ca_id == world.vendor_ca_id, found.status not in OUT_OF_SERVICE
+    return Presented(certificate_id, serial, by_vendor_ca, not_after, in_service)

@@ -17,32 +17,25 @@ if TYPE_CHECKING:
 
     from cloud.rotation.steps import World
 
-BATCH: Final = 50
-
 ENOUGH_MS: Final = 20_000
 """What must be left of the function's time to begin with one more record: a retirement may wait for detachments."""
 
 
 def sweep(world: World, remaining_ms: Callable[[], int]) -> None:
     """Look at every record that is due, as far as the time goes; the next run goes on from there."""
-    seen: set[str] = set()
-    while remaining_ms() > ENOUGH_MS:
-        # The index is eventually consistent: it may go on naming what has just been looked at.
-        due = [serial for serial in world.devices.due(world.clock(), BATCH) if serial not in seen]
-        if not due:
+    looked = 0
+    for serial in world.devices.due(world.clock()):
+        if remaining_ms() <= ENOUGH_MS:
             break
-        for serial in due:
-            seen.add(serial)
-            if remaining_ms() <= ENOUGH_MS:
-                break
-            try:
-                _look(world, serial)
-            except ConflictError:
-                continue  # the device itself is at it
-            except Exception as error:  # noqa: BLE001 - counted, and looked at again; the others must not wait for it
-                problem = f"{type(error).__name__}: {error}"
-                telemetry.count("Failed", world.stack, serial=serial, request="sweep", reason=problem)
-    telemetry.count("Swept", world.stack, len(seen))
+        looked += 1
+        try:
+            _look(world, serial)
+        except ConflictError:
+            continue  # the device itself is at it
+        except Exception as error:  # noqa: BLE001 - counted, and looked at again; the others must not wait for it
+            problem = f"{type(error).__name__}: {error}"
+            telemetry.count("Failed", world.stack, serial=serial, request="sweep", reason=problem)
+    telemetry.count("Swept", world.stack, looked)
 
 
 def _look(world: World, serial: str) -> None:

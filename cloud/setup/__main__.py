@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.rotation.devices import ConflictError
 from cloud.setup import arguments, custody, files, keeper, preflight, rows, session, stack
 from cloud.setup.errors import SetupError
 from cloud.setup.factory import Factory, Made, open_for
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C has ended
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0 when all is done, 1 with a reason, 2 for a wrong command line."""
-    options = arguments.parse()
+    options = arguments.parse(words)
     try:
         {"deploy": deploy, "device": device, "destroy": destroy}[options.command](options)
     except SetupError as error:
@@ -39,6 +38,10 @@ def main() -> int:
             f"setup: AWS says: {error}\n  what to do: once that is solved, run the same command again", file=sys.stderr
         )
         return 1
+    except OSError as error:
+        print(f"setup: a file cannot be used: {error}", file=sys.stderr)
+        print("  what to do: choose another place, or put that one right, and run it again", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nsetup: interrupted; run the same command again to continue", file=sys.stderr)
         return INTERRUPTED
@@ -47,8 +50,11 @@ def main() -> int:
 
 def deploy(options: argparse.Namespace) -> None:
     """Make the CAs, build, deploy, and say what comes next."""
+    preflight.check_lifetime(options.lifetime, local=options.local is not None)
     here = session.connect(options.region, options.local)
     _preflight(here, options)
+    deployed = stack.Stack(here, options.stack)
+    preflight.check_topic_prefix(here, deployed, options.topic_prefix)
     state = _state(options)
     if options.dry_run:
         say(f"all that is needed is there; would deploy {options.stack} to {here.place}, with state in {state}")
@@ -72,7 +78,6 @@ def deploy(options: argparse.Namespace) -> None:
     target = stack.lambda_target(here)
     say(f"building the Lambda for Python {target['LAMBDA_PYTHON_VERSION']} on {target['LAMBDA_PLATFORM']} …")
     build = stack.build(target, log)
-    deployed = stack.Stack(here, options.stack)
     say(f"deploying the stack{'' if here.local else ' (two to three minutes the first time)'}; details in {log} …")
     deployed.deploy(build, _parameters(options, target) | kept.parameters(), log)
     say("deployed:")
@@ -124,13 +129,15 @@ def _many(factory: Factory, listed: list[rows.Row], parent: Path, lifetime: time
     for row in shown(listed, "devices"):
         try:
             done.append(factory.make(row.serial, parent / row.serial, lifetime, force=force))
-        except (SetupError, ClientError, BotoCoreError, ConflictError, OSError) as error:
+        except (SetupError, ClientError, BotoCoreError, OSError) as error:
             failed.append(f"  line {row.line}: {row.serial}: {error}")
     bundles, allowed = sum(made.bundle for made in done), sum(made.allowed for made in done)
     say(f"bundles: {bundles} written, {len(done) - bundles} kept as they were")
     say(f"allow-list: {allowed} new, {len(done) - allowed} there already")
     if failed:
-        raise SetupError(f"{len(failed)} devices are not ready:\n" + "\n".join(failed), "run the same command again")
+        raise SetupError(
+            f"{len(failed)} devices are not ready:\n" + "\n".join(failed), "see to each, and run the same command again"
+        )
 
 
 def destroy(options: argparse.Namespace) -> None:

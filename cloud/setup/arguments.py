@@ -8,8 +8,9 @@ from pathlib import Path
 
 from cloud.setup.custody import CHOICES
 
-UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SHORTEST_LIFETIME_S = 10
+LONGEST_LIFETIME_S = 3652 * 86400  # as long as a CA made here; far longer ones would end after the year 9999
 SERIAL = re.compile(r"[a-zA-Z0-9:_-]{1,64}")  # a thing's name, short enough for an X.509 common name
 STACK = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,99}")
 # What template.yaml allows, told before anything is made.
@@ -61,7 +62,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "--lifetime",
         type=lifetime_s,
         metavar="TIME",
-        help="of a device certificate, as 90d, 12h, 30m or 20s (at first: 90d)",
+        help="of a device certificate, as 90d or 12h; 2h or more, in a local cloud also 30m or 20s (at first: 90d)",
     )
     deploy.add_argument(
         "--ca-key",
@@ -125,11 +126,13 @@ def add_where(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def lifetime_s(text: str) -> int:
-    """Seconds of `90d`, `12h`, `30m`, `20s` or a bare number of seconds."""
-    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
+    """Seconds of `90d`, `12h`, `30m` or `20s`; a bare number is refused, for nobody knows which unit was meant."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
     seconds = int(match[1]) * UNITS_S[match[2]] if match else 0
-    if seconds < SHORTEST_LIFETIME_S:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time of at least 10 s; write it as 90d, 12h, 30m or 20s")
+    if not SHORTEST_LIFETIME_S <= seconds <= LONGEST_LIFETIME_S:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time from 10s to 3652d; write it with its unit, as 90d, 12h, 30m or 20s"
+        )
     return seconds
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloud.fleet.acts import Office, allow
-from cloud.rotation.devices import Devices
+from cloud.rotation.devices import ConflictError, Devices
 from cloud.rotation.lifecycle import Save
+from cloud.rotation.orders import OrderError
 from cloud.rotation.registry import Registry
 from cloud.setup import bundle, keeper, stack
 from cloud.setup.errors import SetupError
@@ -40,10 +41,16 @@ class Factory:
     office: Office
 
     def make(self, serial: str, directory: Path, lifetime: timedelta, *, force: bool = False) -> Made:
-        """Write the bundle, or keep it, and allow the serial."""
+        """Write the bundle, or keep it, and allow the serial. Raises SetupError if that makes no sense for it."""
         delivery = bundle.Delivery(serial, self.endpoint, self.topic_prefix, self.manufacturer_ca)
         new = bundle.write(directory, delivery, self.vendor, lifetime, force=force)
-        return Made(new, isinstance(allow(self.office, serial), Save))
+        try:
+            return Made(new, isinstance(allow(self.office, serial), Save))
+        except (OrderError, ConflictError) as error:
+            raise SetupError(
+                f"its bundle is there, its place on the allow-list is not: {error}",
+                f"cloud/iot-fleet show {serial} says how it stands",
+            ) from error
 
 
 def open_for(here: Cloud, name: str, keys: keeper.VendorKeys, redo: str) -> Factory:

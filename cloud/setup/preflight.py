@@ -1,4 +1,6 @@
-"""What must be there before a command touches anything: all that is missing is named at once, with what to do.
+"""What must be so before a command touches anything: all that is missing is named at once, with what to do.
+
+What would cut off the devices in the field is refused.
 
 Permissions are asked of IAM itself (SimulatePrincipalPolicy), for the caller's own user or role. `CALLS` is what setup
 calls, held to the truth by a test; `PROVISIONING` is what CloudFormation does with the caller's permissions for the
@@ -17,6 +19,7 @@ from cloud.setup.errors import SetupError
 
 if TYPE_CHECKING:
     from cloud.setup.session import Cloud
+    from cloud.setup.stack import Stack
 
 
 def _actions(text: str) -> frozenset[str]:
@@ -74,6 +77,10 @@ PROVISIONING: Final = _actions("""
 ASSUMED: Final = re.compile(r"arn:(?P<partition>[^:]+):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/.*")
 BATCH: Final = 100  # actions in one simulation
 
+SHORTEST_LIFETIME_S: Final = 2 * 3600
+"""An agent takes a certificate only if an hour from now (`renewal.minimum_interval`) is within nine tenths of its life,
+which begins a little in the past; the rest is for retries."""
+
 
 def needed(command: str) -> frozenset[str]:
     """Return the IAM actions that a command needs."""
@@ -96,6 +103,29 @@ def check(cloud: Cloud, command: str, *, permissions: bool) -> str | None:
             "look at all resources cannot see, go on with --skip-permission-check"
         )
     raise SetupError("nothing was touched; missing: " + ", ".join(missing), "; ".join(remedies))
+
+
+def check_lifetime(seconds: int | None, *, local: bool) -> None:
+    """Refuse certificates that agents would not take; in a local cloud short lives are for trying it out."""
+    if seconds is not None and seconds < SHORTEST_LIFETIME_S and not local:
+        raise SetupError(
+            f"a lifetime of {seconds} s is too short: agents refuse a certificate that would be due at once",
+            "give --lifetime 2h or more; shorter ones are for trying it out in a local cloud (--local DIR)",
+        )
+
+
+def check_topic_prefix(cloud: Cloud, deployed: Stack, prefix: str | None) -> None:
+    """Refuse another prefix once a device is known: each has it in its agent.yaml, and nobody would answer it."""
+    outputs = deployed.outputs()
+    if prefix is None or "TopicPrefix" not in outputs or outputs["TopicPrefix"] == prefix:
+        return
+    client = cloud.session.client("dynamodb", config=cloud.config)
+    if client.scan(TableName=outputs["TableName"], Limit=1, ConsistentRead=True)["Items"]:
+        raise SetupError(
+            f"the devices of stack {deployed.name} use the topic prefix {outputs['TopicPrefix']}: with {prefix} it "
+            "would hear none of them any more",
+            "leave out --topic-prefix, which keeps it; for new devices deploy another stack: --stack NAME",
+        )
 
 
 def _denied(cloud: Cloud, actions: frozenset[str]) -> tuple[list[str], str | None]:

@@ -44,10 +44,8 @@ class FileKeys:
         return Credentials(certificate, self._path(label))
 
     def labels(self) -> frozenset[str]:
-        """Name the directories that hold a key of ours."""
-        if not self._root.exists():
-            return frozenset()
-        return frozenset(path.name for path in self._root.iterdir() if OURS.fullmatch(path.name))
+        """Name the keys of ours."""
+        return frozenset(path.parent.name for path in self._root.glob("*/key.pem") if OURS.fullmatch(path.parent.name))
 
     def remove(self, label: str) -> None:
         """Remove the key file; its directory is the identity's."""

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import TypeVar
 
+from awscrt import io
+
 from iot_agent import certificates, messages
 from iot_agent.errors import Retryable
 from iot_agent.messages import ACK, CREATE, Topics
@@ -33,8 +35,8 @@ def once(endpoint: Endpoint, identity: Credentials, topics: Topics, directory: P
     session.close()
     assert isinstance(made, messages.CreateResponse), made
     fresh = Credentials(directory / "certificate.pem", directory / "key.pem")
-    fresh.key.write_bytes(key)
-    fresh.certificate.write_text(made.pem)
+    (directory / "key.pem").write_bytes(key)
+    (directory / "certificate.pem").write_text(made.pem)
     session = connected(endpoint, fresh)
     session.subscribe([topics.response(ACK)])
     payload = messages.encode(messages.AckRequest(made.cert_id, "floor"))
@@ -45,9 +47,12 @@ def once(endpoint: Endpoint, identity: Credentials, topics: Topics, directory: P
 
 def connected(endpoint: Endpoint, identity: Credentials) -> MqttSession:
     """Connect; when the connection is closed, as the first one is, again a second later."""
+    options = io.TlsContextOptions.create_client_with_mtls_from_path(str(identity.certificate), str(identity.key))
+    options.override_default_trust_store_from_path(ca_filepath=str(endpoint.ca_file))
+    tls = io.ClientTlsContext(options)
     while True:
         begun = time.monotonic()
-        session = MqttSession(endpoint, identity)
+        session = MqttSession(endpoint, tls)
         try:
             session.open()
         except Retryable:

@@ -49,6 +49,7 @@ class Agent:
         self._said = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._said.bind(str(bundle / "notify"))
         self._said.settimeout(PATIENCE_S)
+        self._last = ""
         environment = {**os.environ, "NOTIFY_SOCKET": str(bundle / "notify")}
         if watchdog_s:
             environment["WATCHDOG_USEC"] = str(watchdog_s * 1_000_000)
@@ -59,11 +60,12 @@ class Agent:
             )
 
     def until(self, what: str) -> float:
-        """Wait until it says that; return when (monotonic)."""
+        """Wait until it says that, or has said it last; return when (monotonic)."""
         limit = time.monotonic() + PATIENCE_S
         while time.monotonic() < limit:
-            if what in self._said.recv(4096).decode():
+            if what in self._last:
                 return time.monotonic()
+            self._last = self._said.recv(4096).decode()
         raise TimeoutError(f"{what} was not said; see {self.bundle / 'log'}")
 
     def rotate(self) -> float:
@@ -135,7 +137,7 @@ def floor(bundle: Path, host: str, port: int) -> dict[str, float]:
         host,
         str(port),
     ]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, check=True, text=True, timeout=120)
+    done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True, timeout=120)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 

@@ -272,3 +272,45 @@ def test_the_history_tells_it_all(bench: Bench) -> None:
     assert told == ["allowed", "registered", "issued", "proven", "issued", "abandoned", "retired"]
     versions = [line.version for line in bench.devices.history("SN-1")]
     assert versions == sorted(set(versions))
+
+
+def test_an_expired_device_with_an_unproven_certificate_is_counted_as_seldom_as_any(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = onboarded(bench)
+    bench.now = bench.device().active.not_after - DAY_MS  # type: ignore[union-attr]  # it has one
+    bench.create(first, 2)
+    bench.now += DAY_MS  # nobody waits for it any more, and there is nothing else
+    capsys.readouterr()
+    for _ in range(100):
+        bench.now += HOUR_MS // 12
+        bench.sweep()
+    assert 1 <= counted(capsys.readouterr().out, "Expired") <= 2
+
+
+def test_records_that_cannot_be_read_do_not_keep_the_sweeper_from_the_others(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onboarded(bench)
+    bench.now += SETTLE_MS
+    item = bench.table.get_item(Key={"serial": "SN-1"})["Item"]
+    with bench.table.batch_writer() as batch:
+        for number in range(150):
+            batch.put_item(Item={**item, "serial": f"BAD-{number}", "state": "BENT", "look_at": 1})
+    bench.sweep()
+    assert counted(capsys.readouterr().out, "Failed") == 150
+    assert bench.device().retiring == ()
+
+
+def test_a_write_that_meets_a_transaction_is_tried_again(bench: Bench, monkeypatch: Patch) -> None:
+    first = onboarded(bench)
+    left = [1]
+
+    def busy(_number: int, operation: str) -> None:
+        if operation == "UpdateItem" and left[0]:
+            left[0] -= 1
+            raise ClientError({"Error": {"Code": "TransactionConflictException", "Message": "busy"}}, operation)
+
+    with before_each_call(monkeypatch, busy):
+        assert "error" not in bench.ask("check-in", "SN-1", first, {"request_id": "r", "report": {}})
+    assert left == [0]

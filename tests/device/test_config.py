@@ -7,6 +7,7 @@ import pytest
 from iot_agent import config, settings
 from iot_agent.config import BadConfiguration
 from iot_agent.schedule import Policy
+from iot_agent.settings import Token, TokenKey
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -49,9 +50,44 @@ def test_the_annotated_example_names_every_key_with_its_default() -> None:
         assert f"{key.split('.')[-1]}:" in text, key
 
 
+ON_TOKEN = GOOD + "keys: {backend: pkcs11, module: /m.so, token: fleet, pin: token.pin}\n"
+
+
+def test_keys_on_a_token(tmp_path: Path) -> None:
+    read = config.read(write(tmp_path, ON_TOKEN))
+    assert (read.keys_backend, read.keys_token) == ("pkcs11", Token("/m.so", "fleet", f"file:{tmp_path}/token.pin"))
+    read = config.read(write(tmp_path, ON_TOKEN.replace("token.pin", "credential:token-pin")))
+    assert read.keys_token == Token("/m.so", "fleet", "credential:token-pin")
+
+
+def test_a_bootstrap_key_on_a_token_takes_what_it_does_not_say_from_the_keys_section(tmp_path: Path) -> None:
+    read = config.read(write(tmp_path, ON_TOKEN.replace("/keys/key.pem", "pkcs11:object=vendor")))
+    assert read.bootstrap_key == TokenKey(Token("/m.so", "fleet", f"file:{tmp_path}/token.pin"), "vendor")
+    assert settings.load(settings.dump(read)) == read
+    whole = "pkcs11:token=other;object=vendor?module-path=/n.so&pin-source=file:/p"
+    read = config.read(write(tmp_path, GOOD.replace("/keys/key.pem", f'"{whole}"')))
+    assert read.bootstrap_key == TokenKey(Token("/n.so", "other", "file:/p"), "vendor")
+    assert settings.load(settings.dump(read)) == read
+
+
+def test_a_bootstrap_key_on_a_token_that_nothing_names_is_refused(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, GOOD.replace("/keys/key.pem", "pkcs11:object=vendor"))
+    assert "bootstrap.key: 'pkcs11:object=vendor' does not say token, module-path, pin-source" in problem
+
+
+def test_each_part_of_a_token_that_is_missing_is_named(tmp_path: Path) -> None:
+    assert problems(tmp_path, GOOD + "keys: {backend: pkcs11, token: fleet}\n") == [
+        "agent.yaml: keys.module: is required for keys on a token",
+        "agent.yaml: keys.pin: is required for keys on a token",
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
+        ("keys: {pin: 1234}", "agent.yaml:8: keys.pin: must not be the PIN itself"),
+        ("keys: {pin: 'credential:../x'}", "agent.yaml:8: keys.pin: 'credential:../x' is not credential:NAME"),
+        (f"keys: {{token: {'x' * 33}}}", "agent.yaml:8: keys.token: "),
         (
             "retry: {first: 5}",
             "agent.yaml:8: retry.first: '5' is not a span of time with its unit",
@@ -72,6 +108,7 @@ def test_the_annotated_example_names_every_key_with_its_default() -> None:
             "agent.yaml:8: renewal: at + spread must not pass 0.85",
         ),
         ("topic_prefix: a/#", "is not a topic of one to four levels without wildcards"),
+        ("identity: {group: a b}", "agent.yaml:8: identity.group: 'a b' is not the name of a group"),
         ("client_id: '*'", "agent.yaml:8: client_id: '*' is not letters, digits"),
         ("log: {level: [debug]}", "agent.yaml:8: log.level: must be a single value"),
         ("a: b: c", "agent.yaml:8: not YAML: mapping values are not allowed here"),

@@ -20,6 +20,7 @@ PURE = {
     "render",
     "events",
     "health",
+    "keys.uri",
 }
 OWNERS = {
     "cryptography": {"certificates"},
@@ -32,12 +33,18 @@ OWNERS = {
     "boto3": set(),
     "cloud": set(),
 }
+PACKAGES = {"iot_agent", "iot_agent.keys", "iot_agent.doctor", "iot_agent.doctor.probes", "iot_agent.doctor.rules"}
+RULES = ("clock", "cloud", "daemon", "disk", "files", "identities", "keystore", "network", "renewal")
+PURE |= {"announcement", "doctor.findings", *(f"doctor.rules.{subject}" for subject in RULES)}
 WORLDLY = {"os", "time", "socket", "subprocess", "selectors", "signal", "logging", "random", "secrets", "threading"}
 ADAPTERS = {
     "store": {"codec", "durable", "events", "ports", "record"},
     "identities": {"durable", "record"},
     "keys.file": {"certificates", "durable", "errors", "ports"},
-    "mqtt": {"errors", "ports"},
+    "keys.pin": {"durable", "errors", "settings"},
+    "keys.token": {"certificates", "durable", "errors", "keys.uri", "ports", "settings"},
+    "mqtt": {"errors", "ports", "settings"},
+    "process": set(),
     "control": set(),
     "systemd": set(),
     "signals": set(),
@@ -46,15 +53,28 @@ ADAPTERS = {
     "durable": set(),
     "children": {"codec", "errors", "record", "settings"},
     "certificates": {"errors", "record"},
-}
+    "applications": {"announcement", "durable", "ports", "record", "settings"},
+    "turns": set(),
+    "doctor.probes.clock": set(),
+    "doctor.probes.cloud": {"children", "codec", "record", "settings", "turns"},
+    "doctor.probes.disk": {"doctor.rules.disk", "durable"},
+    "doctor.probes.files": {"doctor.rules.files", "identities", "settings"},
+    "doctor.probes.identities": {
+        "certificates", "codec", "doctor.rules.identities", "durable", "errors", "identities", "record", "settings",
+    },
+    "doctor.probes.keystore": {"doctor.rules.keystore", "errors", "ports", "record"},
+    "doctor.probes.network": {"doctor.rules.network"},
+}  # fmt: skip
 USERS = {
+    "keys.ring": {"durable", "errors", "keys.file", "keys.token", "keys.uri", "ports", "settings"},
     "steps": {"errors", "lifecycle", "messages", "ports", "record", "schedule"},
-    "daemon": {"codec", "events", "lifecycle", "ports", "record", "settings", "signals", "status"},
+    "daemon": {"codec", "events", "lifecycle", "ports", "record", "render", "settings", "signals", "status"},
     "waiting": {"control", "events", "offline", "ports", "record", "signals", "status"},
-    "agentctl": {"cli", "control", "offline", "render"},
+    "agentctl": {"cli", "control", "doctor.command", "offline", "render"},
+    "doctor.command": {"children", "control", "doctor.findings", "doctor.rules.daemon", "settings"},
     "offline": {"codec", "durable", "record", "status"},
 }
-COMPOSITION_ROOTS = {"main", "worker"}
+COMPOSITION_ROOTS = {"main", "worker", "keys.pkcs11", "doctor.examine"}
 
 
 def module_name(path: Path) -> str:
@@ -69,7 +89,7 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module in ("iot_agent", "iot_agent.keys"):
+        elif isinstance(node, ast.ImportFrom) and node.module in PACKAGES:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add(node.module or "")

@@ -12,6 +12,7 @@ import pytest
 
 from iot_agent import certificates, messages
 from iot_agent.errors import AgentError
+from iot_agent.keys.pin import PinSources
 from iot_agent.messages import ACK, CREATE, CreateResponse, ErrorResponse, Topics
 from iot_agent.mqtt import Endpoint, MqttCloud, MqttSession
 from iot_agent.ports import Credentials
@@ -29,7 +30,10 @@ class Client:
         directory = agent.directory / identity
         self.credentials = Credentials(directory / "certificate.pem", directory / "key.pem")
         endpoint = Endpoint(here.mqtt_host, here.mqtt_port, agent.directory / "endpoint-ca.pem", agent.serial)
-        self.cloud, self.topics = MqttCloud(endpoint), Topics("cert-rotation", agent.serial)
+        self.cloud, self.topics = (
+            MqttCloud(endpoint, PinSources(agent.directory)),
+            Topics("cert-rotation", agent.serial),
+        )
 
     def accepted(self) -> bool:
         """Say whether the broker takes this identity."""
@@ -127,7 +131,7 @@ def test_a_serial_that_is_not_on_the_allow_list_is_quarantined(stack: Stack, age
     stack.table.delete_item(Key={"serial": agent.serial})
     agent.start()
     wait_for(lambda: stack.item(agent.serial).get("state") == "QUARANTINED")
-    quarantined = stack.item(agent.serial)["quarantined_certificate_id"]
+    quarantined = stack.item(agent.serial)["quarantined"][-1]
     wait_for(lambda: stack.status_of(quarantined) == "INACTIVE")
     wait_for(lambda: not Client(stack, agent, "bootstrap").accepted())
     wait_for(lambda: (agent.status()["last_error"] or {}).get("code") in ("refused", "cloud-refused", "not-permitted"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloud.rotation import devices
+from cloud.rotation.orders import OrderError
 from cloud.rotation.record import State
 from cloud.setup import stack
 from cloud.setup.errors import SetupError
@@ -48,7 +49,7 @@ def test_what_came_too_early_is_listed_and_may_then_register_again(fleet: Fleet)
     early = fleet.bench.vendor("SN-7")
     fleet.bench.deliver(fleet.bench.registered_event(early))
     (row,) = fleet("list --state quarantined --json").rows
-    assert (row["serial"], row["quarantined_certificate_id"]) == ("SN-7", early)
+    assert (row["serial"], row["quarantined_certificate_ids"]) == ("SN-7", [early])
     assert fleet("allow SN-7").status == 0
     fleet.bench.vendor_again(early, "SN-7")
     assert "pem" in fleet.bench.create(early, 3, "SN-7")
@@ -91,8 +92,25 @@ def test_rotate_all_advises_those_with_a_certificate_and_an_issuer_those_of_its_
     fleet.aboard()
     fleet("allow SN-7")
     assert [row["serial"] for row in fleet("rotate --all --json").rows] == ["SN-1"]
-    assert [row["serial"] for row in fleet("rotate --issuer manufacturer --json").rows] == []
     assert [row["serial"] for row in fleet("rotate --issuer 'manufacturer CA' --json").rows] == ["SN-1"]
+
+
+def test_an_issuer_that_nobody_has_a_certificate_of_is_told_the_names_there_are(fleet: Fleet) -> None:
+    fleet.aboard()
+    said = fleet("rotate --issuer manufacturer --json")
+    assert (said.status, said.out) == (1, "")
+    assert 'no device has a certificate of a CA named "manufacturer"' in said.err
+    assert 'issued by "manufacturer CA"' in said.err
+    assert fleet.bench.device().renew is None
+    said = fleet("list --issuer manufacturer --json")
+    assert (said.status, said.out) == (0, "")
+    assert 'issued by "manufacturer CA"' in said.err
+    assert "issued by" not in fleet("list --issuer 'manufacturer CA'").err
+
+
+def test_with_no_certificate_at_all_no_issuer_is_named(fleet: Fleet) -> None:
+    said = fleet("rotate --issuer 'manufacturer CA'")
+    assert (said.status, "no device has a certificate" in said.err) == (1, True)
 
 
 def test_rotate_refuses_what_would_meet_the_limits_of_aws(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +245,9 @@ def test_show_finds_what_does_not_agree_and_says_what_to_do(fleet: Fleet, proble
     assert said.status == 1
     assert "agree" not in said.out
     assert said.out.count("what to do:") == 1
-    assert len(fleet("show SN-1 --json").json["findings"]) == 1
+    (finding,) = fleet("show SN-1 --json").json["findings"]
+    if problem == "orphan":  # it may be all that the device has: deleting it would leave it outside
+        assert finding["remedy"].startswith("if the device has no other, deactivate it and readmit")
 
 
 def test_show_of_a_vendor_certificate_that_came_back_is_a_finding(fleet: Fleet) -> None:
@@ -247,6 +267,28 @@ def test_forecast_writes_a_page_of_its_own(fleet: Fleet, tmp_path: Path) -> None
     assert page.count("<svg") == 3
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
+
+
+@pytest.mark.parametrize(
+    "line", ["forecast --html nowhere/x", "forecast --html .", "allow --from .", "rotate --from ."]
+)
+def test_a_file_that_cannot_be_used_is_named(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = fleet(line)
+    assert said.status == 1
+    assert line.rsplit(" ", 1)[1] in said.err
+    assert "what to do:" in said.err
+
+
+def test_an_order_that_makes_no_sense_is_told_with_its_device(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OrderError("it is revoked: readmit it instead")
+
+    monkeypatch.setattr("cloud.rotation.orders.allow", refuse)
+    said = fleet("allow SN-7")
+    assert (said.status, "SN-7: it is revoked: readmit it instead" in said.err) == (1, True)
 
 
 @pytest.mark.parametrize(

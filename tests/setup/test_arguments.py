@@ -6,7 +6,7 @@ from cloud.setup import arguments
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90d", 7776000), ("12h", 43200), ("30m", 1800), ("20s", 20), ("3600", 3600)]
+    ("text", "seconds"), [("90d", 7776000), ("12h", 43200), ("30m", 1800), ("10s", 10), ("3652d", 315532800)]
 )
 def test_a_lifetime_is_a_number_and_a_unit(text: str, seconds: int) -> None:
     assert arguments.parse(["deploy", "--lifetime", text]).lifetime == seconds
@@ -18,6 +18,11 @@ def test_a_lifetime_is_a_number_and_a_unit(text: str, seconds: int) -> None:
         [],
         ["deploy", "--lifetime", "9s"],
         ["deploy", "--lifetime", "1y"],
+        ["deploy", "--lifetime", "90"],  # days? it would have been seconds
+        ["deploy", "--lifetime", "3653d"],
+        ["deploy", "--lifetime", "315532801s"],
+        ["device", "SN-1", "--vendor-lifetime", "30"],
+        ["device", "SN-1", "--vendor-lifetime", "99999d"],
         ["deploy", "--lifetime", "-90d"],
         ["deploy", "--topic-prefix", "a/+"],
         ["deploy", "--topic-prefix", "$aws"],
@@ -39,6 +44,15 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_done(
         arguments.parse(words)
     assert caught.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["90", "4000d"])
+def test_a_lifetime_that_is_refused_is_told_its_bounds_and_its_form(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        arguments.parse(["deploy", "--lifetime", text])
+    assert f"'{text}' is not a time from 10s to 3652d; write it with its unit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("prefix", ["cert-rotation", "/cert-rotation", "a/b/c/d"])

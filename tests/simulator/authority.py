@@ -1,6 +1,7 @@
 """Certificate authorities for tests: a vendor's and a manufacturer's, and the certificates they sign."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -13,6 +14,7 @@ class Authority:
     """A CA with a P-256 key that lives in memory."""
 
     def __init__(self, name: str, now: float) -> None:
+        self.born = now
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         start = datetime.fromtimestamp(now, UTC) - timedelta(days=1)
@@ -29,19 +31,30 @@ class Authority:
         )
         self.pem = self.certificate.public_bytes(Encoding.PEM).decode()
 
-    def issue(self, serial: str, now: float, days: float = 30) -> tuple[str, str]:
-        """Give a device a key and a certificate, both PEM."""
+    def issue(self, name: str, now: float, days: float = 30, *, server: bool = False) -> tuple[str, str]:
+        """Give a device, or a server, a key and a certificate, both PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
+        key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        return self._certificate(name, key.public_key(), now, days, server=server), key_pem
+
+    def sign(self, csr: str, now: float) -> str:
+        """Give the certificate (PEM) for a request."""
+        request = x509.load_pem_x509_csr(csr.encode())
+        assert request.is_signature_valid
+        name = str(request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+        return self._certificate(name, request.public_key(), now, 30, server=False)
+
+    def _certificate(self, name: str, key: Any, now: float, days: float, *, server: bool) -> str:  # noqa: ANN401
         start = datetime.fromtimestamp(now, UTC)
         certificate = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, serial)]))
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
             .issuer_name(self.name)
-            .public_key(key.public_key())
+            .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
             .not_valid_after(start + timedelta(days=days))
-            .sign(self.key, hashes.SHA256())
         )
-        key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-        return certificate.public_bytes(Encoding.PEM).decode(), key_pem
+        if server:
+            certificate = certificate.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        return certificate.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()

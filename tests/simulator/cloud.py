@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
@@ -27,6 +29,7 @@ from cloud.rotation.registry import Registered
 from cloud.rotation.steps import World
 from cloud.rotation.sweeper import sweep
 from iot_agent.errors import Retryable
+from iot_agent.keys.token import TokenKeys
 from iot_agent.ports import Credentials, Session
 from tests.simulator.authority import Authority
 from tests.simulator.fuse import Fuse
@@ -52,9 +55,8 @@ class Table:
             raise ConflictError(device.serial)
         self.items[device.serial] = replace(device, version=device.version + 1, look_at=next_look(device, now))
 
-    def due(self, now: int, limit: int) -> list[str]:
-        due = [serial for serial, device in self.items.items() if device.look_at is not None and device.look_at <= now]
-        return due[:limit]
+    def due(self, now: int) -> list[str]:
+        return [serial for serial, device in self.items.items() if device.look_at is not None and device.look_at <= now]
 
 
 @dataclass
@@ -135,6 +137,10 @@ class SimulatedCloud:
         office = acts.Office(self.table, self.register, lambda: int(self.now() * 1000))  # type: ignore[arg-type]  # in memory
         acts.readmit(office, serial, int(duration_s * 1000))
 
+    def revoke(self, serial: str) -> None:
+        """Do what the operator's command does."""
+        acts.revoke(acts.Office(self.table, self.register, lambda: int(self.now() * 1000)), serial)  # type: ignore[arg-type]  # in memory
+
     def sweep(self) -> None:
         """Do what the schedule does."""
         sweep(self.desk.world, lambda: 60_000)
@@ -208,12 +214,25 @@ class Broker:
     @contextmanager
     def session(self, credentials: Credentials) -> Iterator[Session]:
         self.fuse.burn("connect")
-        pem, key = credentials.certificate.read_text(), load_pem_private_key(credentials.key.read_bytes(), None)
-        if x509.load_pem_x509_certificate(pem.encode()).public_key() != key.public_key():
+        pem = credentials.certificate.read_text()
+        if not _has_key(credentials, x509.load_pem_x509_certificate(pem.encode())):
             raise AssertionError(f"{credentials.certificate} is not for {credentials.key}")
         if self.faults.refuse():
             raise Retryable("refused", "the cloud closed the connection")
         yield BrokerSession(self, self.cloud.connect(pem))
+
+
+def _has_key(credentials: Credentials, certificate: x509.Certificate) -> bool:
+    """Have the device show that it has the certificate's private key: its file, or a signature of its token."""
+    key = credentials.key
+    if isinstance(key, Path):
+        return bool(load_pem_private_key(key.read_bytes(), None).public_key() == certificate.public_key())
+    token = TokenKeys(credentials.certificate.parents[2], key.token, 60)
+    signature = bytes.fromhex(token._ask("sign", key.label, b"challenge".hex()))
+    public_key = certificate.public_key()
+    assert isinstance(public_key, ec.EllipticCurvePublicKey)
+    public_key.verify(signature, b"challenge", ec.ECDSA(hashes.SHA256()))
+    return True
 
 
 class BrokerSession:

@@ -5,19 +5,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key, load_pem_private_key
 
 from iot_agent import certificates, lifecycle, steps
 from iot_agent.codec import decode_record, encode_record
+from iot_agent.errors import AgentError
 from iot_agent.identities import IdentityDirectories
-from iot_agent.keys.file import FileKeys
+from iot_agent.keys import uri
+from iot_agent.keys.ring import KeyRing
+from iot_agent.keys.token import TokenKeys
 from iot_agent.lifecycle import Moment
 from iot_agent.messages import Topics
 from iot_agent.ports import Credentials
 from iot_agent.record import Certificate, Kind, Record, State
 from iot_agent.schedule import Policy
+from iot_agent.settings import Token
 from iot_agent.store import RecordStore
 from tests.simulator.cloud import Broker, Faults, SimulatedCloud
 from tests.simulator.fuse import Fuse
@@ -50,11 +55,14 @@ class SimulatedDevice:
         self.cloud = SimulatedCloud(self.time, LIFETIME)
         self.cloud.allow(SERIAL)
         self.fuse, self.faults = Fuse(), Faults()
+        self.token: Token | None = None
+        self.backend = "file"
         self.labels = 0
-        self.bootstrap = Credentials(disk / "vendor.pem", disk / "vendor.key")
+        self.vendor_key = disk / "vendor.key"
+        self.bootstrap = Credentials(disk / "vendor.pem", self.vendor_key)
         certificate, key = self.cloud.vendor.issue(SERIAL, self.time())
         self.bootstrap.certificate.write_text(certificate)
-        self.bootstrap.key.write_text(key)
+        self.vendor_key.write_text(key)
         self.record = Record(SERIAL)
 
     # ---- the daemon's loop, without its process ---------------------------------------------------------------------
@@ -111,7 +119,7 @@ class SimulatedDevice:
             )
 
         return steps.World(
-            keys=FileKeys(identities.root),
+            keys=KeyRing(self.disk, self.backend, self.token, lambda token: TokenKeys(self.disk, token, 60)),
             cloud=Broker(self.cloud, self.fuse, self.faults),
             identities=identities,
             examine=examine,
@@ -127,18 +135,25 @@ class SimulatedDevice:
     def complete_identities(self) -> dict[str, Path]:
         """Certificate id to certificate file, for each key and certificate on disk that belong together."""
         own = (self.disk / "identities").glob("*")
-        pairs = [(self.bootstrap.certificate, self.bootstrap.key)]
+        pairs = [(self.bootstrap.certificate, self.vendor_key)]
         pairs += [(directory / "certificate.pem", directory / "key.pem") for directory in own]
         found = {}
         for certificate_file, key_file in pairs:
             try:
                 certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
-                key = load_pem_private_key(key_file.read_bytes(), None)
-            except (OSError, ValueError):
+                public_key = self._public_key(key_file)
+            except (OSError, ValueError, AgentError):
                 continue
-            if certificate.public_key() == key.public_key():
+            if certificate.public_key() == public_key:
                 found[hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()] = certificate_file
         return found
+
+    def _public_key(self, key_file: Path) -> Any:  # noqa: ANN401 - an EC or RSA one
+        reference = key_file.with_name("key.uri")
+        if not reference.exists():
+            return load_pem_private_key(key_file.read_bytes(), None).public_key()
+        key = uri.read(reference.read_text().strip())
+        return load_der_public_key(TokenKeys(self.disk, key.token, 60).public_key(key.label))
 
     def check_never_bricked(self) -> None:
         """Invariant I: the disk holds a complete identity that the cloud accepts."""

@@ -42,7 +42,20 @@ def test_with_another_vendor_certificate_too(disk: Path) -> None:
     device.time.now += 2 * LIFETIME
     certificate, key = device.cloud.vendor.issue(SERIAL, device.time())
     device.bootstrap.certificate.write_text(certificate)
-    device.bootstrap.key.write_text(key)
+    device.vendor_key.write_text(key)
+    comes_back(device)
+
+
+def test_a_device_revoked_in_the_middle_of_a_rotation_comes_back_when_it_is_readmitted(disk: Path) -> None:
+    device = SimulatedDevice(disk)
+    device.life(1)
+    device.cloud.register.mute_new = True
+    with pytest.raises(NoProgress):
+        device.life(2, turns=12)
+    device.cloud.register.mute_new = False
+    device.cloud.revoke(SERIAL)
+    lost(device)
+    assert device.record.set_aside is not None or device.record.pending is not None
     comes_back(device)
 
 

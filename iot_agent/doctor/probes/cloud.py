@@ -1,0 +1,23 @@
+"""One check-in over the identity in force, by the daemon's own worker, which loads what is heavy and may crash."""
+
+import select
+import time
+from dataclasses import replace
+
+from iot_agent.children import Worker
+from iot_agent.codec import Request
+from iot_agent.record import Kind, Outcome, Record
+from iot_agent.settings import Settings
+from iot_agent.turns import IN_TURN
+
+LIMIT = 60.0  # seconds; s2n takes up to 30 to report a server that it does not trust
+
+
+def check_in(settings: Settings, record: Record, now: float, *, trusted: bool) -> Outcome:
+    """Check in; the caller holds the turn."""
+    bounded = replace(settings, step_limit=min(settings.step_limit, LIMIT), log_level="error")
+    worker = Worker(Request(Kind.CHECK_IN, record, now, trusted, bounded), IN_TURN)
+    deadline = time.monotonic() + LIMIT
+    while (outcome := worker.poll()) is None:
+        select.select([worker.fileno()], [], [], max(0.0, min(worker.seconds_left, deadline - time.monotonic())))
+    return outcome

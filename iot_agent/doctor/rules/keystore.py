@@ -1,0 +1,85 @@
+"""Keys and where they live: the store is there, is not about to lock, and holds the keys that count. Pure.
+
+A wrong PIN counts in a token, and a TPM or a smart card locks after a few. So the doctor looks before it logs in, and
+does not log in where an attempt has failed already: not when the token says that attempts were lost, and not when the
+agent's own last failure was of the key store.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from iot_agent.doctor.findings import Finding, error, fine, skipped, warning
+from iot_agent.errors import REMEDIES
+from iot_agent.record import Record
+
+SUSPECT = frozenset({"key-store", "pin-refused", "pin-locked"})  # failures after which a PIN is not tried
+
+
+class Pin(Enum):
+    """What is known of a PIN's attempts without spending one: PKCS #11 tells it in flags (v3.0, 4.4, CK_TOKEN_INFO)."""
+
+    NOT_NEEDED = "none is needed"
+    GOOD = "no attempt has been lost"
+    LOW = "attempts have been lost"
+    FINAL_TRY = "one attempt is left"
+    LOCKED = "it is locked"
+    UNKNOWN = "the token does not say"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A key store seen from outside: `problem` is why it cannot be used (a token that is not there), None if it can."""
+
+    description: str
+    pin: Pin = Pin.NOT_NEEDED
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The store, with what was found under each label that counts: its public key (DER), or why not.
+
+    `withheld` says why nobody logged in, None if somebody did.
+    """
+
+    store: Store
+    found: Mapping[str, bytes | str] = field(default_factory=dict)
+    withheld: str | None = None
+
+
+def withhold(store: Store, record: Record) -> str | None:
+    """Say why a PIN must not be spent now; None if it may."""
+    if store.pin is Pin.NOT_NEEDED:
+        return None
+    if store.pin in (Pin.LOW, Pin.FINAL_TRY, Pin.LOCKED):
+        return str(store.pin.value)
+    failure = record.failure
+    if failure is not None and failure.code in SUSPECT:
+        return f"the agent's last failure was of the key store: {failure.message}"
+    return None
+
+
+def judge(seen: Keys) -> Iterator[Finding]:
+    """Judge the store, its PIN, then each key."""
+    store = seen.store
+    if store.problem is not None:
+        yield error("keys.store", f"{store.description}: {store.problem}", REMEDIES["key-store"])
+        return
+    yield fine("keys.store", f"{store.description} is there")
+    if store.pin is Pin.LOCKED:
+        yield error(
+            "keys.pin", "the PIN is locked", "Unlock it with the security officer's PIN, then put the right one in."
+        )
+    elif store.pin in (Pin.LOW, Pin.FINAL_TRY):
+        remedy = "Correct the PIN before anything tries again; one right login sets the count back."
+        yield error("keys.pin", f"the PIN: {store.pin.value}", remedy)
+    elif store.pin is not Pin.NOT_NEEDED:
+        yield fine("keys.pin", f"the PIN: {store.pin.value}")
+    if seen.withheld is not None:
+        yield skipped("keys", f"not looked at, so that no PIN attempt is spent: {seen.withheld}")
+        if store.pin in (Pin.GOOD, Pin.UNKNOWN):
+            yield warning("keys.pin", "the PIN may be wrong: no login was tried", REMEDIES["key-store"])
+    for label, key in seen.found.items():
+        if isinstance(key, str):
+            yield error(f"keys.{label}", key, REMEDIES["bad-credentials"])

@@ -1,0 +1,75 @@
+"""The way to the endpoint, layer by layer: name, TCP, TLS; the first that fails names the culprit. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from iot_agent.doctor.findings import Finding, error, fine, warning
+from iot_agent.errors import REMEDIES
+
+EXPIRES_SOON = 14 * 86400  # seconds
+
+
+@dataclass(frozen=True)
+class Network:
+    """What each layer said. A problem is None where there was none, or where a layer below had one already.
+
+    `not_tls` is set when the other end broke the handshake off without showing a certificate that was checked;
+    `strict` when the chain is good but for the strict reading of RFC 5280 that Python has from 3.13 on.
+    """
+
+    host: str
+    port: int
+    addresses: tuple[str, ...] = ()
+    name: str | None = None
+    tcp: str | None = None
+    untrusted: str | None = None
+    not_tls: str | None = None
+    strict: str | None = None
+    server_expires: int | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether a session can be tried."""
+        return self.name is None and self.tcp is None and self.untrusted is None and self.not_tls is None
+
+
+def judge(seen: Network, now: float) -> Iterator[Finding]:
+    """Judge one layer after another."""
+    if seen.name is not None:
+        remedy = "Check endpoint.host in agent.yaml, /etc/resolv.conf and the network."
+        yield error("network.name", f"{seen.host} does not resolve: {seen.name}", remedy)
+        return
+    yield fine("network.name", f"{seen.host} is {', '.join(seen.addresses)}")
+    where = f"{seen.host}:{seen.port}"
+    if seen.tcp is not None:
+        remedy = "Check endpoint.port and what the firewall lets out; port 443 passes where 8883 does not."
+        yield error("network.tcp", f"no TCP connection to {where}: {seen.tcp}", remedy)
+        return
+    yield fine("network.tcp", f"{where} takes connections")
+    if seen.untrusted is not None:
+        yield error("network.tls", f"{where} is not trusted: {seen.untrusted}", REMEDIES["untrusted-server"])
+    elif seen.not_tls is not None:
+        remedy = (
+            "See that this is the MQTT endpoint, and that nothing between (a proxy, a captive portal) answers for it."
+        )
+        yield error("network.tls", f"{where} broke off the TLS handshake: {seen.not_tls}", remedy)
+    else:
+        yield from _server(seen, where, now)
+
+
+def _server(seen: Network, where: str, now: float) -> Iterator[Finding]:
+    if seen.server_expires is not None and seen.server_expires - now < EXPIRES_SOON:
+        days = (seen.server_expires - now) / 86400
+        remedy = (
+            "Who runs the endpoint must renew its certificate; on AWS this does not happen, so look for interception."
+        )
+        yield warning("network.tls", f"the certificate of {where} expires in {days:.1f} days", remedy)
+    else:
+        yield fine("network.tls", f"the certificate of {where} leads to endpoint.ca_file")
+    if seen.strict is not None:
+        yield warning(
+            "network.tls-strict",
+            f"programs on Python 3.13 or newer will refuse {where}: {seen.strict}",
+            "The agent itself is not affected. Have the CA made anew with the keyUsage, subject and authority key "
+            "identifier extensions, and give devices the new one before their Python is upgraded.",
+        )

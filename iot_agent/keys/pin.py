@@ -1,0 +1,94 @@
+"""The PIN of a token: read from a systemd credential or a private file, and not offered again once it was refused.
+
+A token counts wrong PINs and locks after a few: a daemon that tries again by itself would lock it. So a refusal is
+written down beside the record, durably, with a salted scrypt digest of the PIN that was refused (never of one that was
+accepted). The PIN is tried again only when it has changed, or when its file has been touched.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+
+from iot_agent import durable
+from iot_agent.errors import Retryable
+from iot_agent.settings import Token
+
+LONGEST = 4096  # bytes
+SCRYPT = {"n": 2**14, "r": 8, "p": 1}
+
+
+class PinSources:
+    """The `Pins` port; refusals are kept in the directory `state`."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+
+    def read(self, token: Token) -> str:
+        """Give the PIN, unless it is the one that this token has refused."""
+        pin = _read(token.pin_source)
+        try:
+            known = json.loads(durable.read(self._path(token)))
+            seen = known == _fingerprint(token, pin, bytes.fromhex(known["salt"]))
+        except FileNotFoundError:
+            return pin
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Retryable("pin", f"cannot tell whether the PIN was refused: {self._path(token)}: {error}") from error
+        if seen:
+            raise _error(token)
+        return pin
+
+    def refused(self, token: Token, pin: str) -> Retryable:
+        """Remember that the token has refused this PIN; gives the error to raise."""
+        try:
+            fingerprint = _fingerprint(token, pin, os.urandom(16))
+            durable.write(self._path(token), json.dumps(fingerprint).encode())
+        except OSError as error:
+            return Retryable("pin-refused", f"{_error(token)}; this could not be written down: {error}")
+        return _error(token)
+
+    def _path(self, token: Token) -> Path:
+        return self._state / f"pin-refused-{token.label.encode().hex()}.json"
+
+
+def _error(token: Token) -> Retryable:
+    said = f"the token {token.label!r} refused the PIN of {token.pin_source}; it is not tried again"
+    return Retryable("pin-refused", said)
+
+
+def _fingerprint(token: Token, pin: str, salt: bytes) -> dict[str, str | int]:
+    """Tell a PIN from another one. A credential's file is made anew at each start, so its time tells nothing."""
+    digest = hashlib.scrypt(pin.encode(), salt=salt, **SCRYPT)
+    scheme, _, path = token.pin_source.partition(":")
+    touched = Path(path).stat().st_mtime_ns if scheme == "file" else 0
+    return {"salt": salt.hex(), "digest": digest.hex(), "touched": touched}
+
+
+def _read(source: str) -> str:
+    scheme, _, name = source.partition(":")
+    try:
+        path = Path(name) if scheme == "file" else _credential(name)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if scheme == "file":  # a credential is guarded by systemd, partly with an ACL that the mode does not show
+                _check_private(path, os.fstat(descriptor))
+            pin = file.read(LONGEST).decode().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Retryable("pin", f"cannot read the PIN from {source}: {error}") from error
+    if not pin:
+        raise Retryable("pin", f"{source} holds no PIN")
+    return pin
+
+
+def _check_private(path: Path, about: os.stat_result) -> None:
+    if not stat.S_ISREG(about.st_mode) or about.st_mode & 0o077 or about.st_uid not in (0, os.geteuid()):
+        found = f"mode {stat.S_IMODE(about.st_mode):04o}, user {about.st_uid}"
+        raise Retryable("pin", f"{path} must be a file that only the agent's user can read (mode 0600); it has {found}")
+
+
+def _credential(name: str) -> Path:
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if directory is None:
+        raise Retryable("pin", f"there is no credential {name}: the unit loads none (LoadCredential=, systemd.exec(5))")
+    return Path(directory) / name

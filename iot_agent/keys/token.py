@@ -1,0 +1,110 @@
+"""The `KeyStore` of keys that never leave a token; each operation is a process of its own (`iot_agent.keys.pkcs11`).
+
+A key's directory `identities/<label>/` holds, in place of the key, `key.uri`: where it is (RFC 7512). It is written
+before the key is made, so that no key is ever made that nothing on disk knows of.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from iot_agent import certificates, durable
+from iot_agent.errors import Fatal, Retryable
+from iot_agent.keys import uri
+from iot_agent.ports import Credentials
+from iot_agent.settings import Token, TokenKey
+
+REFERENCE = "key.uri"
+PROGRAM = "iot_agent.keys.pkcs11"
+
+
+class TokenKeys:
+    """The keys on one token. An operation that takes longer than `limit` seconds is stopped."""
+
+    backend = "pkcs11"
+
+    def __init__(self, state: Path, token: Token, limit: float) -> None:
+        self._state = state
+        self._token = token
+        self._limit = limit
+
+    def generate(self, label: str, algorithm: str) -> None:
+        """Write down where the key will be, then make it there."""
+        directory = self._state / "identities" / label
+        try:
+            durable.make_directory(directory.parent)
+            durable.make_directory(directory)
+            durable.write(directory / REFERENCE, uri.write(TokenKey(self._token, label)).encode() + b"\n")
+        except OSError as error:
+            raise Retryable("key-store", f"cannot write {directory / REFERENCE}: {error}") from error
+        self._ask("generate", label, algorithm)
+
+    def csr(self, label: str, serial: str) -> str:
+        """Build the CSR (PEM)."""
+        return certificates.build_csr(self._key(label), serial)
+
+    def public_key(self, label: str) -> bytes:
+        """Give the DER SubjectPublicKeyInfo."""
+        return certificates.public_key(self._key(label))
+
+    def _key(self, label: str) -> certificates.PrivateKey:
+        def sign(data: bytes) -> bytes:
+            return bytes.fromhex(self._ask("sign", label, data.hex()))
+
+        return certificates.remote_key(bytes.fromhex(self._ask("public_key", label)), sign)
+
+    def credentials(self, label: str, certificate: Path) -> Credentials:
+        """Point at the certificate, and at the key on the token."""
+        return Credentials(certificate, TokenKey(self._token, label))
+
+    def look(self) -> list[str]:
+        """Name the token's flags (CK_TOKEN_INFO), without spending a PIN; raises `Retryable("token")`."""
+        return list(self._ask("look"))
+
+    def labels(self) -> frozenset[str]:
+        """Name the keys on the token that carry a label as we make them."""
+        return frozenset(self._ask("labels"))
+
+    def remove(self, label: str) -> None:
+        """Destroy the key on the token; `key.uri` goes with the directory, so that a crash leaves it to be found."""
+        self._ask("remove", label)
+
+    def _ask(self, operation: str, *arguments: str) -> Any:  # noqa: ANN401 - each operation has its own result
+        request = {
+            "parent": os.getpid(),
+            "state": str(self._state),
+            "token": asdict(self._token),
+            "operation": operation,
+            "arguments": arguments,
+        }
+        what = f"{operation} on token {self._token.label!r} of {self._token.module}"
+        try:
+            done = subprocess.run(  # noqa: S603 - our own interpreter and module, no shell
+                [sys.executable, "-P", "-m", PROGRAM],
+                input=json.dumps(request).encode() + b"\n",
+                stdout=subprocess.PIPE,
+                timeout=self._limit,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Retryable("token", f"{what} hung and was stopped after {self._limit:.0f} s") from error
+        except OSError as error:
+            raise Retryable("token", f"{what} could not be started: {error}") from error
+        try:
+            answer = json.loads(done.stdout)
+        except ValueError as error:
+            raise Retryable("token", f"{what} died without an answer ({_how(done.returncode)})") from error
+        if "result" in answer:
+            return answer["result"]
+        if answer["fatal"]:
+            raise Fatal(answer["code"], answer["message"])
+        raise Retryable(answer["code"], answer["message"], answer["retry_after"])
+
+
+def _how(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"status {code}"

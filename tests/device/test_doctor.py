@@ -1,0 +1,397 @@
+"""The doctor on a sick device: each finding is provoked on real files, sockets and mounts, and names what is wrong."""
+
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from iot_agent import certificates, config, turns
+from iot_agent.doctor import command, examine, findings
+from iot_agent.doctor.findings import Level
+from iot_agent.doctor.probes import cloud, network
+from iot_agent.doctor.rules import clock, files, renewal
+from iot_agent.doctor.rules.files import Kind
+from iot_agent.doctor.rules.network import Network
+from iot_agent.identities import IdentityDirectories
+from iot_agent.record import CheckedIn, Event, Failed, Outcome, Record
+from iot_agent.settings import Settings
+from tests.device.patient import DAY, LABEL, Patient, acting_as, closed_port, plain_server, tls_server
+from tests.harness import PATIENCE
+from tests.simulator.authority import Authority
+
+CALM = {"network.tcp", "clock.trust"}  # no broker is there, so nobody vouches for the clock either
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Patient:
+    return Patient(tmp_path)
+
+
+def test_a_healthy_device_without_a_broker_has_only_that_trouble(patient: Patient) -> None:
+    assert set(patient.worries()) - {"disk.kind", "disk.space"} <= CALM
+    assert not (patient.state / "doctor.probe").exists()
+
+
+def other_key(patient: Patient) -> None:
+    (patient.identity / "key.pem").write_bytes(certificates.generate_key("ec-p256"))
+
+
+def wrong_owner(patient: Patient) -> None:
+    os.chown(patient.identity / "key.pem", 12345, 12345)
+
+
+def point(target: str) -> Callable[[Patient], None]:
+    def change(patient: Patient) -> None:
+        (patient.state / "current").unlink()
+        (patient.state / "current").symlink_to(target)
+
+    return change
+
+
+SPOILT: dict[str, tuple[Callable[[Patient], object], str, str]] = {
+    "key readable by all": (lambda p: (p.identity / "key.pem").chmod(0o644), "files.mode", "too open, to everybody"),
+    "key readable by its group": (lambda p: (p.identity / "key.pem").chmod(0o640), "files.mode", "to its group"),
+    "state directory open": (lambda p: p.state.chmod(0o755), "files.mode", "state has mode 0755"),
+    "key of somebody else": (wrong_owner, "files.owner", "belongs to uid 12345"),
+    "bootstrap key open": (lambda p: (p.directory / "bootstrap.key").chmod(0o604), "files.mode", "bootstrap.key"),
+    "configuration writable": (lambda p: (p.directory / "agent.yaml").chmod(0o666), "files.mode", "agent.yaml"),
+    "CA file missing": (lambda p: (p.directory / "endpoint-ca.pem").unlink(), "files.access", "No such file"),
+    "another key": (other_key, "identity.active", "it is not for our key"),
+    "key missing": (lambda p: (p.identity / "key.pem").unlink(), f"keys.{LABEL}", "cannot read"),
+    "key garbage": (lambda p: (p.identity / "key.pem").write_text("x"), f"keys.{LABEL}", "not a usable private key"),
+    "certificate missing": (lambda p: (p.identity / "certificate.pem").unlink(), "identity.active", "cannot be read"),
+    "expired": (lambda p: p.issue(-31 * DAY), "identity.active", "has expired by this clock"),
+    "not valid yet": (lambda p: p.issue(DAY), "identity.active", "is not valid yet"),
+    "of another CA": (
+        lambda p: p.issue(by=Authority("Other CA", p.now)), "identity.active", "not signed by the manufacturer's CA",
+    ),
+    "of another device": (lambda p: p.issue(serial="SN-0002"), "identity.active", "not CN=SN-0001"),
+    "bootstrap pair torn": (
+        lambda p: (p.directory / "bootstrap.key").write_bytes(certificates.generate_key("ec-p256")),
+        "identity.bootstrap", "it is not for our key",
+    ),
+    "no current": (lambda p: (p.state / "current").unlink(), "identity.current", "points at nothing"),
+    "current elsewhere": (point("identities/iot-agent-other"), "identity.current", "points at iot-agent-other"),
+    "current dangling": (lambda p: shutil.rmtree(p.identity), "identity.current", "which is not there"),
+    "record damaged": (lambda p: (p.state / "state.json").write_text("{}"), "record", "not a record"),
+    "record missing": (lambda p: (p.state / "state.json").unlink(), "record", "is missing"),
+    "record of another device": (lambda p: p.change(serial="SN-0002"), "record", "belongs to serial SN-0002"),
+    "record was damaged": (lambda p: (p.state / "state.json.bad").touch(), "record.bad", "state.json.bad"),
+    "clock behind the floor": (lambda p: p.change(time_floor=int(p.now) + DAY), "clock.floor", "behind what"),
+    "name unknown": (lambda p: p.configure(8883, "nobody.invalid"), "network.name", "does not resolve"),
+    "port closed": (lambda p: p.configure(closed_port()), "network.tcp", "Connection refused"),
+    "silent for long": (lambda p: p.change(last_contact=int(p.now) - 9 * DAY), "renewal.contact", "9 days ago"),
+    "renewal late": (lambda p: p.issue(-29 * DAY), "renewal.headroom", "should have been done long ago"),
+    "renewal due": (lambda p: p.issue(-23 * DAY), "renewal.headroom", "has been due for"),
+    "rotations too slow": (
+        lambda p: p.change(history=(Event(0, "introduced", ""), Event(8 * DAY, "promoted", ""))),
+        "renewal.headroom", "the longest rotation so far took 8 days",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_what_is_spoilt_is_found_with_a_remedy(patient: Patient, name: str) -> None:
+    spoil, check, words = SPOILT[name]
+    spoil(patient)
+    found = patient.worries()
+    assert words in found[check].message
+    assert found[check].remedy
+
+
+HONEST_CLOCK = clock.Clock
+
+
+def forgiving_clock(now: float, floor: int, *rest: int | None) -> clock.Clock:
+    return HONEST_CLOCK(max(now, floor), floor, *rest)  # type: ignore[arg-type]  # as they came
+
+
+def trusting_look(host: str, port: int, _ca_file: Path) -> Network:
+    return Network(host, port, ("127.0.0.1",))
+
+
+BUGS: dict[str, tuple[object, str, object]] = {
+    "key readable by all": (files, "FORBIDDEN", dict.fromkeys(Kind, 0)),
+    "key of somebody else": (files, "_judge_one", lambda *_: iter(())),
+    "another key": (certificates, "_flaws", lambda *_: ()),
+    "of another CA": (certificates, "_issued_by", lambda *_: True),
+    "no current": (IdentityDirectories, "current", lambda _: LABEL),
+    "clock behind the floor": (clock, "Clock", forgiving_clock),
+    "port closed": (network, "look", trusting_look),
+    "rotations too slow": (renewal, "longest_rotation", lambda _: 0),
+}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_would_be_noticed(patient: Patient, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil, check, words = SPOILT[name]
+    monkeypatch.setattr(*BUGS[name])
+    spoil(patient)
+    found = patient.worries().get(check)
+    assert found is None or words not in found.message, "a doctor with this bug must fail the test above"
+
+
+# ---- disk -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(patient: Patient) -> Iterator[Callable[[str], None]]:
+    """Move the state directory to a file system with these mount options."""
+    kept = patient.directory / "kept"
+
+    def mount(options: str) -> None:
+        shutil.move(patient.state, kept)
+        patient.state.mkdir(mode=0o700)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=700,{options}", "tmpfs", str(patient.state)], check=True)
+        shutil.copytree(kept, patient.state, symlinks=True, dirs_exist_ok=True)
+
+    yield mount
+    subprocess.run(["umount", "--lazy", str(patient.state)], check=True)
+
+
+def test_a_full_disk_is_found(patient: Patient, small_disk: Callable[[str], None]) -> None:
+    small_disk("size=1m")
+    assert patient.worries()["disk.space"].level is Level.WARNING
+    with pytest.raises(OSError, match="No space left"):
+        (patient.state / "filler").write_bytes(b"x" * 2_000_000)
+    found = patient.worries()
+    assert found["disk.space"].level is Level.ERROR
+    assert "No space left" in found["disk.write"].message
+    assert "forgets" in found["disk.kind"].message, "a state directory in memory is a fault of its own"
+
+
+def test_a_disk_without_inodes_is_found(patient: Patient, small_disk: Callable[[str], None]) -> None:
+    small_disk("nr_inodes=24")
+    assert "not enough for a rotation" in patient.worries()["disk.inodes"].message
+
+
+def test_a_read_only_disk_is_found(patient: Patient, small_disk: Callable[[str], None]) -> None:
+    small_disk("size=16m")
+    subprocess.run(["mount", "-o", "remount,ro", str(patient.state)], check=True)
+    assert "read-only" in patient.worries()["disk.write"].message
+
+
+# ---- network --------------------------------------------------------------------------------------------------------
+
+
+def endpoint(patient: Patient, ca: Authority | None = None) -> Authority:
+    """Make the CA that the device trusts for its endpoint."""
+    trusted = ca or Authority("Endpoint CA", patient.now)
+    (patient.directory / "endpoint-ca.pem").write_text(trusted.pem)
+    return trusted
+
+
+def test_a_server_of_another_ca_is_found(patient: Patient) -> None:
+    endpoint(patient)
+    with tls_server(patient.directory, Authority("Interceptor", patient.now)) as port:
+        patient.configure(port)
+        found = {finding.check: finding for finding in patient.findings()}
+    assert "unable to get local issuer certificate" in found["network.tls"].message
+    assert "intercepts TLS" in found["network.tls"].remedy
+    assert found["cloud.check-in"].level is Level.SKIPPED, "half a minute is not spent on what is known"
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "words"), [("elsewhere", 90, "ostname mismatch"), ("localhost", -1, "expired")]
+)
+def test_a_server_with_a_wrong_certificate_is_found(patient: Patient, name: str, days: float, words: str) -> None:
+    with tls_server(patient.directory, endpoint(patient), name, days) as port:
+        patient.configure(port)
+        assert words in patient.worries()["network.tls"].message
+
+
+def test_a_server_certificate_that_ends_soon_is_found(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "PATIENCE", 0.0)
+    with tls_server(patient.directory, endpoint(patient), days=3) as port, held(patient.state):
+        patient.configure(port)
+        found = patient.worries()
+    assert found["network.tls"].level is Level.WARNING
+    assert "expires in 3.0 days" in found["network.tls"].message
+    assert "keyUsage" in found["network.tls-strict"].remedy
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_what_is_not_tls_is_found(patient: Patient, said: bytes) -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.recv(1024)
+        connection.sendall(said)
+
+    with plain_server(answer) as port:
+        patient.configure(port)
+        assert "broke off the TLS handshake" in patient.worries()["network.tls"].message
+
+
+# ---- the turn -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held(state: Path) -> Iterator[None]:
+    """Have the turn, as the daemon's worker has it during a step."""
+    with turns.turn(state, 0.0) as ours:
+        assert ours
+        yield
+
+
+def test_the_doctor_does_not_throw_out_a_step(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "PATIENCE", 0.1)
+    monkeypatch.setattr(cloud, "check_in", lambda *_, **__: pytest.fail("a second session was opened"))
+    with tls_server(patient.directory, endpoint(patient)) as port, held(patient.state):
+        patient.configure(port)
+        found = patient.worries()["cloud.check-in"]
+    assert found.level is Level.WARNING
+    assert "in the middle of a step" in found.message
+
+
+@pytest.mark.parametrize(("looks", "level"), [(examine.LOOKS, Level.FINE), (1, Level.ERROR)])
+def test_a_promotion_meanwhile_is_not_taken_for_a_fault(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch, looks: int, level: Level
+) -> None:
+    """The step before ours had the old certificate retired, and the daemon has only now written that down."""
+
+    def check_in(_settings: Settings, record: Record, _now: float, **_: bool) -> Outcome:
+        if record.rotations == 0:
+            patient.change(rotations=1)
+            return Failed("refused", "the cloud closed the connection", "…", fatal=False)
+        return CheckedIn(int(patient.now), None)
+
+    monkeypatch.setattr(cloud, "check_in", check_in)
+    monkeypatch.setattr(examine, "LOOKS", looks)
+    with tls_server(patient.directory, endpoint(patient)) as port:
+        patient.configure(port)
+        found = {finding.check: finding for finding in patient.findings()}
+    assert found["cloud.check-in"].level is level, "with one look only, it is"
+
+
+def test_a_turn_ends_with_its_holder(tmp_path: Path) -> None:
+    with held(tmp_path), turns.turn(tmp_path, 0.1) as ours:
+        assert not ours
+    with turns.turn(tmp_path, 0.0) as ours:
+        assert ours
+    with turns.turn(tmp_path / "nowhere", 0.0) as ours:
+        assert not ours
+
+
+# ---- the program ----------------------------------------------------------------------------------------------------
+
+
+def agentctl(patient: Patient, *options: str) -> subprocess.CompletedProcess[str]:
+    configuration = str(patient.directory / "agent.yaml")
+    command = [sys.executable, "-m", "iot_agent.agentctl", "doctor", "--config", configuration, *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+
+
+def test_agentctl_tells_people_and_programs(patient: Patient) -> None:
+    human = agentctl(patient)
+    assert human.returncode == 2
+    assert "ERROR    daemon                 not running" in human.stdout
+    assert "→ Start it with: systemctl start iot-agent" in human.stdout
+    assert human.stdout.splitlines()[-1].startswith("errors: 2, warnings: 1, ")
+    told = json.loads(agentctl(patient, "--json").stdout)
+    assert (told["schema"], told["worst"]) == (1, "error")
+    assert {"check", "level", "message", "remedy"} == set(told["findings"][0])
+
+
+def test_who_may_not_read_the_configuration_is_told_to_use_sudo(
+    open_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In this process, which can give up root: a child's interpreter may be root's alone.
+    monkeypatch.setattr(command, "read_configuration", config.read)
+    monkeypatch.setattr(command, "BadConfiguration", config.BadConfiguration)
+    Patient(open_place)
+    configuration = open_place / "agent.yaml"
+    configuration.chmod(0o600)
+    with acting_as(4321, 4321):
+        [finding] = command.diagnose(configuration)
+    assert (finding.level, finding.remedy) == (Level.ERROR, "Run: sudo agentctl doctor")
+    configuration.write_text("serial: SN-0001\n")
+    assert {found.remedy for found in command.diagnose(configuration)} != {finding.remedy}
+
+
+def test_every_problem_of_a_configuration_is_told(patient: Patient) -> None:
+    (patient.directory / "agent.yaml").write_text("serial: a b\ncolour: red\n")
+    done = agentctl(patient, "--json")
+    assert done.returncode == 2
+    told = [finding["message"] for finding in json.loads(done.stdout)["findings"]]
+    assert any("agent.yaml:1: serial" in message for message in told)
+    assert any("agent.yaml:2: colour: unknown key" in message for message in told)
+
+
+def test_the_agent_is_who_owns_the_state(patient: Patient) -> None:
+    assert command._as_the_agent(patient.state) == {}
+    nobody = pwd.getpwnam("nobody")
+    os.chown(patient.state, nobody.pw_uid, nobody.pw_gid)
+    given_up = command._as_the_agent(patient.state)
+    assert (given_up["user"], given_up["group"]) == (nobody.pw_uid, nobody.pw_gid)
+    assert 0 not in given_up["extra_groups"]
+
+
+def test_what_the_agent_may_not_read_is_found_although_root_could(open_place: Path) -> None:
+    patient, nobody = Patient(open_place), pwd.getpwnam("nobody")
+    patient.findings()  # whatever Python still has to load for it, it loads as root
+    for path in [patient.state, *patient.state.rglob("*"), open_place / "bootstrap.key"]:
+        os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
+    with acting_as(nobody.pw_uid, nobody.pw_gid):
+        assert set(patient.worries()) - {"disk.kind"} == CALM
+    os.chown(patient.identity / "key.pem", 0, 0)
+    with acting_as(nobody.pw_uid, nobody.pw_gid):
+        found = patient.worries()
+    assert "Permission denied" in found["files.access"].message
+    assert "Permission denied" in found[f"keys.{LABEL}"].message
+
+
+def test_an_examination_that_cannot_start_is_told(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    told = list(command._examine(patient.directory / "agent.yaml", patient.settings()))
+    assert "the examination cannot start" in told[0].message
+
+
+def test_an_examination_that_dies_is_told(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    (patient.directory / "sitecustomize.py").write_text(
+        "import os, sys\nif 'iot_agent.doctor.examine' in sys.orig_argv: os.kill(os.getpid(), 11)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(patient.directory))
+    done = agentctl(patient)
+    assert done.returncode == 2
+    assert "the examination ended with SIGSEGV before it was done" in done.stdout
+
+
+# ---- rules that need no world ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ahead", "synchronised", "level"),
+    [
+        (0, False, Level.FINE),
+        (-59, None, Level.FINE),
+        (61, True, Level.WARNING),
+        (-301, True, Level.ERROR),
+        (None, True, Level.FINE),
+        (None, False, Level.WARNING),
+        (None, None, Level.WARNING),
+    ],
+)
+def test_the_cloud_is_believed_before_the_kernel(
+    ahead: int | None,
+    synchronised: bool | None,  # noqa: FBT001 - a row of the table
+    level: Level,
+) -> None:
+    told = None if ahead is None else 1_000_000 + ahead
+    *_, trust = clock.judge(clock.Clock(1_000_000, 0, synchronised, told))
+    assert trust.level is level
+
+
+def test_the_exit_status_is_that_of_the_worst_finding() -> None:
+    good, bad = findings.fine("a", ""), findings.error("d", "", "do")
+    assert findings.exit_status([]) == 0
+    assert findings.exit_status([good, findings.skipped("b", "")]) == 0
+    assert findings.exit_status([good, findings.warning("c", "", "do")]) == 1
+    assert findings.exit_status([bad, good]) == 2
+    assert findings.report([bad, good], 1.0)["worst"] == "error"

@@ -1,0 +1,76 @@
+"""The doctor at a key store with a PIN: it never spends an attempt where one has failed, whatever the backend."""
+
+import pytest
+
+from iot_agent.doctor.findings import Level
+from iot_agent.doctor.probes.keystore import Inspector, inspect
+from iot_agent.doctor.rules.keystore import Pin, Store, judge
+from iot_agent.errors import Fatal
+from iot_agent.record import Failure, Kind, Record
+
+RECORD = Record("SN-0001")
+FAILED = Record("SN-0001", failure=Failure(Kind("prove"), "key-store", "PIN incorrect", "…", 1))
+
+
+class Token:
+    """A token that counts logins, each with a PIN that is right or wrong, and remembers the wrong ones as tokens do."""
+
+    def __init__(self, pin: Pin = Pin.GOOD, problem: str | None = None, *, right: bool = True) -> None:
+        self.pin, self.problem, self.right, self.logins = pin, problem, right, 0
+
+    def store(self) -> Store:
+        return Store("token test", self.pin, self.problem)
+
+    def public_key(self, label: str) -> bytes:
+        self.logins += 1
+        if not self.right:
+            self.pin = Pin.LOW
+            raise Fatal("key-store", "PIN incorrect")
+        if label == "gone":
+            raise Fatal("key-store", "no such key")
+        return label.encode()
+
+
+def test_with_the_right_pin_every_key_is_looked_at() -> None:
+    token = Token()
+    inspector: Inspector = token
+    seen = inspect(inspector, ["a", "gone", "b"], RECORD)
+    assert seen.found["a"] == b"a"
+    assert seen.found["b"] == b"b"
+    assert [finding.check for finding in judge(seen) if finding.level is Level.ERROR] == ["keys.gone"]
+
+
+def test_a_wrong_pin_costs_one_attempt_not_one_for_each_key() -> None:
+    token = Token(right=False)
+    seen = inspect(token, ["a", "b", "c"], RECORD)
+    assert token.logins == 1
+    assert seen.withheld == "attempts have been lost"
+
+
+@pytest.mark.parametrize("pin", [Pin.LOW, Pin.FINAL_TRY, Pin.LOCKED])
+def test_a_token_that_has_lost_attempts_is_not_logged_in_to(pin: Pin) -> None:
+    token = Token(pin)
+    levels = {finding.check: finding.level for finding in judge(inspect(token, ["a"], RECORD))}
+    assert token.logins == 0
+    assert levels["keys.pin"] is Level.ERROR
+
+
+@pytest.mark.parametrize("pin", [Pin.GOOD, Pin.UNKNOWN])
+def test_nor_is_one_that_the_agent_itself_has_failed_at(pin: Pin) -> None:
+    token = Token(pin)
+    levels = {finding.check: finding.level for finding in judge(inspect(token, ["a"], FAILED))}
+    assert token.logins == 0
+    assert Level.WARNING in levels.values()
+
+
+def test_a_token_that_is_not_there_is_told_and_not_tried() -> None:
+    token = Token(problem="no token named x")
+    [finding] = judge(inspect(token, ["a"], RECORD))
+    assert (token.logins, finding.check, finding.level) == (0, "keys.store", Level.ERROR)
+
+
+def test_a_doctor_that_asks_before_it_looks_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iot_agent.doctor.probes.keystore.withhold", lambda *_: None)
+    token = Token(right=False)
+    inspect(token, ["a", "b"], FAILED)
+    assert token.logins == 2

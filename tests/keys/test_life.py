@@ -1,0 +1,181 @@
+"""A device's life on real tokens against the simulated cloud: many rotations, moves between file and token, crashes."""
+
+from pathlib import Path
+
+import pytest
+
+from cloud.local.tokens import SoftTpm
+from iot_agent import lifecycle
+from iot_agent.identities import IdentityDirectories
+from iot_agent.keys.token import REFERENCE
+from iot_agent.store import RecordStore
+from tests.keys.bench import Bench
+from tests.simulator.device import SERIAL, NoProgress, SimulatedDevice
+from tests.simulator.fuse import Crash, Fuse
+
+
+@pytest.fixture
+def device(on_token: Bench, disk: Path) -> SimulatedDevice:
+    """Give a device fresh from the factory whose settings name a token for its keys."""
+    return device_on(on_token, disk / "device")
+
+
+def device_on(bench: Bench, disk: Path) -> SimulatedDevice:
+    disk.mkdir()
+    device = SimulatedDevice(disk)
+    device.token, device.backend = bench.token, "pkcs11"
+    return device
+
+
+def label(device: SimulatedDevice) -> str:
+    assert device.record.active is not None
+    return device.record.active.label
+
+
+def holds(device: SimulatedDevice) -> set[str]:
+    """Name the files in the directory of the identity in force."""
+    return {path.name for path in (device.disk / "current").iterdir()}
+
+
+@pytest.mark.parametrize(("on_token", "rotations"), [("softhsm", 5), ("tpm", 50)], indirect=["on_token"])
+def test_many_rotations_leak_no_object_and_no_handle(
+    device: SimulatedDevice, on_token: Bench, rotations: int, tpm: SoftTpm
+) -> None:
+    device.life(1)
+    handles = tpm.handles()
+    store = RecordStore(device.disk, IdentityDirectories(device.disk), SERIAL)
+    for rotation in range(2, rotations + 1):
+        store.save(lifecycle.request_rotation(store.load(), device.time()))
+        device.life(rotation)
+    device.check_settled()
+    assert on_token.objects() == [label(device), label(device)]
+    assert holds(device) == {"csr.pem", "certificate.pem", "chain.pem", "identity.json", REFERENCE}
+    assert tpm.handles() == handles
+
+
+def move_to_the_token(device: SimulatedDevice, rotation: int) -> None:
+    device.backend = "pkcs11"
+    device.life(rotation)
+
+
+def move_to_a_file(device: SimulatedDevice, rotation: int) -> None:
+    """Have the settings forget the token altogether: the key on it must stay usable, and in the end be destroyed."""
+    device.token, device.backend = None, "file"
+    device.life(rotation)
+
+
+def test_a_device_moves_to_the_token_and_back(device: SimulatedDevice, on_token: Bench) -> None:
+    device.backend = "file"
+    device.life(1)
+    assert "key.pem" in holds(device)
+    assert on_token.objects() == []
+    move_to_the_token(device, 2)
+    device.check_settled()
+    assert holds(device) & {"key.pem", REFERENCE} == {REFERENCE}
+    assert on_token.objects() == [label(device), label(device)]
+    move_to_a_file(device, 3)
+    device.check_settled()
+    assert holds(device) & {"key.pem", REFERENCE} == {"key.pem"}
+    assert on_token.objects() == []
+
+
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+@pytest.mark.parametrize("there", ["pkcs11", "file"])
+def test_the_power_goes_on_the_way(on_token: Bench, disk: Path, there: str) -> None:
+    """Before every tenth effect of a move; whenever it goes, the device holds an identity that is accepted."""
+
+    def before_the_move(name: str) -> SimulatedDevice:
+        device = device_on(on_token, disk / name)
+        device.backend = "file" if there == "pkcs11" else "pkcs11"
+        device.life(1)
+        device.backend = there
+        return device
+
+    counted = before_the_move("counted")
+    counted.fuse = Fuse()
+    counted.life(2)
+    assert counted.fuse.count > 30
+    for at in range(1, counted.fuse.count + 1, 10):
+        device = before_the_move(f"crash-{at}")
+        device.labels = at * 100  # the token is shared: every device has labels of its own
+        device.fuse = Fuse(lambda count, _name, at=at: count == at)  # type: ignore[misc]  # binds the loop's value
+        with pytest.raises(Crash):
+            device.life(2)
+        device.check_never_bricked()
+        device.fuse = Fuse()
+        device.life(2)
+        device.check_settled()
+        assert ("key.pem" in holds(device)) == (there == "file")
+
+
+def roll_back(device: SimulatedDevice) -> None:
+    """Have the cloud issue a certificate for the key on the token, and not let it speak."""
+    device.backend = "file"
+    device.life(1)
+    served = device.record.active
+    device.backend = "pkcs11"
+    device.cloud.register.mute_new = True
+    with pytest.raises(NoProgress):
+        device.life(2, turns=30)
+    assert "rolled-back" in [event.event for event in device.record.history]
+    assert device.record.active == served
+    assert "key.pem" in holds(device)
+    device.check_never_bricked()
+
+
+def test_a_move_that_cannot_be_proven_is_rolled_back_and_tried_again(device: SimulatedDevice, on_token: Bench) -> None:
+    roll_back(device)
+    device.cloud.register.mute_new = False
+    device.life(2)
+    device.check_settled()
+    assert REFERENCE in holds(device)
+    assert on_token.objects() == [label(device), label(device)], "nothing is left of the keys that were rolled back"
+
+
+def lose_the_token(device: SimulatedDevice, bench: Bench) -> None:
+    """Take the token away for good; then readmit the device, and let it use files."""
+    assert bench.local is not None
+    device.life(1)
+    bench.local.module.rename(bench.local.module.with_name("lost.so"))
+    device.time.now += 0.7 * 10_000
+    with pytest.raises(NoProgress):
+        device.life(2, turns=12)
+    assert device.record.failure is not None
+    assert device.record.failure.code == "token"
+    device.backend = "file"
+    device.cloud.readmit(SERIAL, 1e6)
+    with pytest.raises(NoProgress):
+        device.life(2, turns=25)  # it never comes to rest: the key on the lost token cannot be removed
+    assert device.record.rotations == 2, "it has not come back"
+
+
+@pytest.fixture
+def copied_module(on_token: Bench, tmp_path: Path) -> None:
+    """Give the test a module that it may lose."""
+    assert on_token.local is not None
+    copy = tmp_path / "module.so"
+    copy.write_bytes(on_token.local.module.read_bytes())
+    on_token.local.module = copy
+
+
+@pytest.mark.usefixtures("copied_module")
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+def test_a_device_that_has_lost_its_token_comes_back_when_it_is_readmitted(on_token: Bench, disk: Path) -> None:
+    device = device_on(on_token, disk / "device")
+    lose_the_token(device, on_token)
+    assert "key.pem" in holds(device)
+    heard = device.record.last_contact
+    device.time.now += 5000
+    with pytest.raises(NoProgress):
+        device.life(3, turns=6)
+    assert device.record.last_contact > heard, "what cannot be removed does not keep it from checking in"
+
+
+@pytest.mark.usefixtures("copied_module")
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+def test_bug_planted_a_device_that_does_not_ask_with_its_bootstrap_identity(
+    on_token: Bench, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "NO_WAY_IN", {"refused"})
+    with pytest.raises(AssertionError, match="has not come back"):
+        lose_the_token(device_on(on_token, disk / "device"), on_token)

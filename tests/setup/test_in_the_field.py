@@ -1,0 +1,88 @@
+"""A deploy that would cut devices off is refused before anything is touched, or even asked of AWS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cloud.setup import preflight, session
+from cloud.setup.__main__ import main
+from cloud.setup.errors import SetupError
+from cloud.setup.stack import Stack
+from tests.cloud.conftest import aws_environment, bench
+from tests.fleet import conftest as of_fleet
+from tests.fleet.conftest import fleet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.fleet.conftest import Fleet
+
+__all__ = ["aws_environment", "bench", "fleet"]
+
+HOUR = 3600
+
+
+@pytest.fixture
+def deployed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """Return a stack with the prefix cert-rotation that knows no device yet."""
+    monkeypatch.setitem(of_fleet.OUTPUTS, "TopicPrefix", "cert-rotation")
+    monkeypatch.setattr(preflight, "check", lambda *_, **__: None)
+    for device in list(fleet.bench.devices.scan()):
+        fleet.bench.table.delete_item(Key={"serial": device.serial})
+    return fleet
+
+
+def check(prefix: str | None) -> None:
+    here = session.connect(None, None)
+    preflight.check_topic_prefix(here, Stack(here, "iot-agent"), prefix)
+
+
+@pytest.mark.parametrize("options", ["", "--dry-run"])
+def test_another_topic_prefix_is_refused_once_a_device_is_known(deployed: Fleet, tmp_path: Path, options: str) -> None:
+    deployed("allow SN-7")
+    assert main(["deploy", "--topic-prefix", "new", "--state", str(tmp_path / "state"), *options.split()]) == 1
+    said = deployed.capsys.readouterr().err
+    assert "cert-rotation: with new" in said
+    assert "what to do: leave out --topic-prefix" in said
+    assert not (tmp_path / "state").exists()
+    with pytest.raises(SetupError):
+        check("/cert-rotation")  # a leading slash makes it another one
+
+
+def test_it_may_change_while_no_device_is_known(deployed: Fleet) -> None:
+    assert list(deployed.bench.devices.scan()) == []
+    check("new")
+
+
+@pytest.mark.parametrize("prefix", [None, "cert-rotation"])
+def test_the_same_prefix_or_none_is_kept_with_devices(deployed: Fleet, prefix: str | None) -> None:
+    deployed("allow SN-7")
+    check(prefix)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_the_first_deploy_may_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stack, "outputs", lambda _self: {})
+    check("new")
+
+
+def test_a_lifetime_that_agents_refuse_is_for_the_local_cloud_only() -> None:
+    for seconds in (10, HOUR, 2 * HOUR - 1):
+        preflight.check_lifetime(seconds, local=True)
+        with pytest.raises(SetupError, match="too short"):
+            preflight.check_lifetime(seconds, local=False)
+    for kept in (None, 2 * HOUR):
+        preflight.check_lifetime(kept, local=False)
+
+
+def test_deploy_looks_at_the_lifetime_before_it_asks_anybody(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody(*_: object) -> None:
+        raise AssertionError("AWS was asked")
+
+    monkeypatch.setattr(session, "connect", nobody)
+    assert main(["deploy", "--lifetime", "90s"]) == 1
+    assert "give --lifetime 2h or more" in capsys.readouterr().err
