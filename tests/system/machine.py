@@ -6,6 +6,7 @@ can be pulled. Needs root, systemd-nspawn, and control groups that may be writte
 """
 
 import contextlib
+import ipaddress
 import json
 import os
 import shutil
@@ -22,7 +23,6 @@ import pytest
 
 from tests.harness import PATIENCE, gone, wait_for
 
-HOST, GUEST = "10.213.77.1", "10.213.77.2"
 SIZE, JOURNAL_SIZE = "192m", "32m"
 CLEAN_STOP = signal.SIGRTMIN + 4  # systemd(1): start poweroff.target
 CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
@@ -34,6 +34,8 @@ class Machine:
     def __init__(self, directory: Path) -> None:
         self.name = f"lab-{os.getpid()}"
         self._base, self._log = directory, directory / "console"
+        net = ipaddress.IPv4Address("10.213.0.0") + os.getpid() % 2**14 * 4  # a /30 for each process that runs tests
+        self.host, self.guest = str(net + 1), str(net + 2)
         self._nspawn: subprocess.Popen[bytes] | None = None
         self.leader = 0
 
@@ -52,8 +54,8 @@ class Machine:
         self._make_it_a_plain_machine()
         _do("ip", "netns", "add", self.name)
         _do("ip", "link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        _do("ip", "address", "add", f"{HOST}/30", "dev", self._cable)
-        _do("ip", "-n", self.name, "address", "add", f"{GUEST}/30", "dev", "eth0")
+        _do("ip", "address", "add", f"{self.host}/30", "dev", self._cable)
+        _do("ip", "-n", self.name, "address", "add", f"{self.guest}/30", "dev", "eth0")
         for command in (["ip", "link", "set", self._cable, "up"], ["ip", "-n", self.name, "link", "set", "eth0", "up"]):
             _do(*command)
 
@@ -70,7 +72,7 @@ class Machine:
         (self.root / "var/lib/man-db/auto-update").unlink(missing_ok=True)  # seconds for each installation
         # The server's certificate is for localhost; on this machine that name leads over the cable.
         (self.root / "etc/hosts").unlink(missing_ok=True)
-        (self.root / "etc/hosts").write_text(f"{HOST} localhost\n")
+        (self.root / "etc/hosts").write_text(f"{self.host} localhost\n")
 
     @property
     def root(self) -> Path:
@@ -187,13 +189,12 @@ class Machine:
         """Put it back."""
         _do("ip", "-n", self.name, "link", "set", "eth0", "up")
 
-
-@contextlib.contextmanager
-def forwarded(port: int) -> Iterator[None]:
-    """Have the same port at this machine's end of the cable lead to the server on its loopback."""
-    with socket.create_server((HOST, port)) as listener:
-        threading.Thread(target=_serve, args=(listener, port), daemon=True).start()
-        yield
+    @contextlib.contextmanager
+    def forwarded(self, port: int) -> Iterator[None]:
+        """Have the same port at this machine's end of the cable lead to the server on its loopback."""
+        with socket.create_server((self.host, port)) as listener:
+            threading.Thread(target=_serve, args=(listener, port), daemon=True).start()
+            yield
 
 
 def _serve(listener: socket.socket, port: int) -> None:

@@ -20,7 +20,7 @@ from iot_agent import events
 from tests.end_to_end.conftest import Stack
 from tests.end_to_end.test_life import Client
 from tests.harness import Agent, wait_for
-from tests.system.machine import Machine, forwarded, machine
+from tests.system.machine import Machine, machine
 
 ROOT = Path(__file__).parents[2]
 LONG = 60.0
@@ -94,7 +94,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def device(stack: Stack) -> Iterator[Device]:
-    with machine() as made, forwarded(stack.cloud.description.mqtt_port):
+    with machine() as made, made.forwarded(stack.cloud.description.mqtt_port):
         yield Device(made, stack, stack.new_device())
 
 
