@@ -55,8 +55,8 @@ from iot_agent.record import (
 from iot_agent.schedule import Policy, backoff, renewal_instant
 
 HISTORY_LENGTH = 40
-# That the identity in force cannot be shown: the cloud refuses it, or its key cannot be used.
-NO_WAY_IN = frozenset({"refused", "token", "pin", "pin-refused", "pin-locked"})
+# That the identity in force may not open a session: the cloud refuses it, or its key cannot be used (a token may hang).
+NO_WAY_IN = frozenset({"refused", "token", "pin", "pin-refused", "pin-locked", "worker-timeout", "worker-crashed"})
 SAYS_NOTHING = frozenset({"unreachable", "untrusted-server", "cloud-error"})  # about the certificate being proven
 HOUSEKEEPING = frozenset({Kind.RETIRE, Kind.CHECK_IN})
 REFUSED_FOR_GOOD = 5  # check-ins refused in a row: a policy that has not settled takes fewer

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloud.local.tokens import LABEL, PIN, SO_PIN, SoftTpm
 from iot_agent import steps
@@ -69,6 +71,37 @@ def test_only_our_own_keys_are_collected(on_token: Bench) -> None:
     (on_token.state / "identities" / THIRD).rmdir()
     assert steps.retire(on_token.in_force(SECOND), 0, on_token.world()) == Retired((FIRST, THIRD))
     assert on_token.objects() == sorted([*foreign, *foreign, SECOND, SECOND])
+
+
+def test_bug_planted_an_agent_that_takes_every_key_for_its_own_is_caught(
+    on_token: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "PROGRAM", "tests.keys.greedy")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.raises(AssertionError):
+        test_only_our_own_keys_are_collected(on_token)
+
+
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+def test_a_key_that_was_begun_elsewhere_is_made_where_the_settings_say_now(on_token: Bench) -> None:
+    """The settings change between two attempts at one key: a token that is away must not hold the device up."""
+    in_a_file = Bench(on_token.state, "ec-p256")
+    on_token.make(FIRST)
+    in_a_file.make(FIRST)
+    assert {path.name for path in (on_token.state / "identities" / FIRST).iterdir()} == {"csr.pem", "key.pem"}
+    on_token.make(FIRST)
+    assert {path.name for path in (on_token.state / "identities" / FIRST).iterdir()} == {"csr.pem", "key.uri"}
+    csr = x509.load_pem_x509_csr(on_token.identities.csr(FIRST).encode())
+    der = csr.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert der == on_token.keys.public_key(FIRST)
+
+
+def test_a_damaged_reference_is_said_to_be_damaged(on_token: Bench) -> None:
+    on_token.make(FIRST)
+    (on_token.state / "identities" / FIRST / "key.uri").write_text("pkcs11:token=")
+    problem = refused(lambda: on_token.keys.csr(FIRST, "SN-0001"))
+    assert (type(problem), problem.code) == (Fatal, "key-store")
+    assert "cannot tell from" in str(problem)
 
 
 # ---- the PIN --------------------------------------------------------------------------------------------------------
