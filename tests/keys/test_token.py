@@ -58,6 +58,17 @@ def test_bug_planted_a_key_that_could_leave_the_token_is_not_kept(
     assert on_token.objects() == []
 
 
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+def test_a_key_under_our_label_that_could_leave_the_token_is_not_taken_for_ours(on_token: Bench) -> None:
+    """Made by somebody else, or by a crash before it was read back."""
+    assert on_token.local is not None
+    make = ("--keypairgen", "--key-type", "EC:prime256v1", "--label", FIRST, "--id", "01", "--extractable")
+    on_token.local.tool(*make)
+    problem = refused(lambda: on_token.keys.generate(FIRST, "ec-p256"))
+    assert (type(problem), problem.code) == (Fatal, "key-store")
+    assert on_token.objects() == []
+
+
 def test_only_our_own_keys_are_collected(on_token: Bench) -> None:
     assert on_token.local is not None
     foreign = ["iot-agent-bootstrap", "iot-agent-20260101", "somebody"]
@@ -177,6 +188,19 @@ def test_a_touched_pin_file_is_tried_once_more(on_token: Bench, meddler: Meddler
     assert refused(on_token.keys.labels).code == "pin-refused"
     assert refused(on_token.keys.labels).code == "pin-refused"
     assert meddler.calls(Meddler.LOGIN) == 2
+
+
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"salt": "zz"}', "\0" * 64])
+def test_a_damaged_memory_of_a_refusal_does_not_keep_the_device_from_its_key(on_token: Bench, content: str) -> None:
+    on_token.make(FIRST)
+    write_pin(on_token, WRONG)
+    assert refused(on_token.keys.labels).code == "pin-refused"
+    (memory,) = on_token.state.glob("pin-refused-*")
+    assert memory.stat().st_mode & 0o777 == 0o600
+    memory.write_text(content)
+    write_pin(on_token, PIN)
+    assert on_token.keys.csr(FIRST, "SN-0001")
 
 
 def test_bug_planted_an_agent_that_forgets_refusals_is_caught(

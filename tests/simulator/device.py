@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key, load_pem_private_key
 
 from iot_agent import certificates, lifecycle, steps
+from iot_agent.codec import decode_record, encode_record
 from iot_agent.errors import AgentError
 from iot_agent.identities import IdentityDirectories
 from iot_agent.keys import uri
@@ -92,7 +93,8 @@ class SimulatedDevice:
         self.record = lifecycle.begin(before, step, self._label, lambda: f"request-{self.labels}")
         if self.record != before:
             store.save(self.record)
-        outcome = steps.run(step.kind, self.record, self.time(), self._world(identities))
+        as_the_worker_gets_it = decode_record(encode_record(self.record))
+        outcome = steps.run(step.kind, as_the_worker_gets_it, self.time(), self._world(identities))
         self.record = lifecycle.apply(self.record, step.kind, outcome, Moment(self.time(), POLICY, 0.5))
         store.save(self.record)
 
