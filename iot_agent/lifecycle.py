@@ -55,8 +55,8 @@ from iot_agent.record import (
 from iot_agent.schedule import Policy, backoff, renewal_instant
 
 HISTORY_LENGTH = 40
-# That the identity in force cannot be shown: the cloud refuses it, or its key cannot be used.
-NO_WAY_IN = frozenset({"refused", "token", "pin", "pin-refused", "pin-locked"})
+# That the identity in force may not open a session: the cloud refuses it, or its key cannot be used (a token may hang).
+NO_WAY_IN = frozenset({"refused", "token", "pin", "pin-refused", "pin-locked", "worker-timeout", "worker-crashed"})
 SAYS_NOTHING = frozenset({"unreachable", "untrusted-server", "cloud-error"})  # about the certificate being proven
 HOUSEKEEPING = frozenset({Kind.RETIRE, Kind.CHECK_IN})
 REFUSED_FOR_GOOD = 5  # check-ins refused in a row: a policy that has not settled takes fewer
@@ -107,7 +107,7 @@ def asks_with_bootstrap(record: Record) -> bool:
     failure = record.failure
     if record.active is None or failure is None:
         return record.active is None
-    return failure.step is Kind.REQUEST and failure.code in NO_WAY_IN and record.attempt % 2 == 1
+    return failure.step == Kind.REQUEST and failure.code in NO_WAY_IN and record.attempt % 2 == 1
 
 
 def _introduce(record: Record, now: float) -> Step | None:
@@ -150,13 +150,13 @@ def _refused_for_good(record: Record) -> bool:
     failure = record.failure
     if failure is None or record.attempt < REFUSED_FOR_GOOD:
         return False
-    return failure.step is Kind.CHECK_IN and failure.code == "refused"
+    return failure.step == Kind.CHECK_IN and failure.code == "refused"
 
 
 def _retire(record: Record, now: float) -> Step | None:
     if not record.leftovers:
         return None
-    if record.failure is not None and record.failure.step is Kind.RETIRE and now >= record.check_in_at:
+    if record.failure is not None and record.failure.step == Kind.RETIRE and now >= record.check_in_at:
         return None  # what cannot be removed, because its token is away, must not keep the device from checking in
     return Step(Kind.RETIRE, now, "removing keys and certificates that are no longer needed")
 

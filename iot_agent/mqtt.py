@@ -29,8 +29,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 ALPN_PORT, ALPN_MQTT = 443, "x-amzn-mqtt-ca"
-CONNECT_TRIES = 3
-CONNECT_SPACING = (1.1, 2.5)  # seconds
+CONNECT_TRIES = 4
+CONNECT_SPACING = (1.05, 1.5)  # seconds
 # A server that the trust store does not accept is reported only after a random 10 to 30 s (s2n blinding).
 CONNECT_TIMEOUT = 40
 ACK_TIMEOUT = 10

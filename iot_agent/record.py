@@ -63,7 +63,7 @@ class Pending:
 
 @dataclass(frozen=True)
 class Failure:
-    """The last failure, until something succeeds that shows it is over."""
+    """The last failure, until something succeeds that shows it is over; `step` is the value of a `Kind`."""
 
     step: Kind
     code: str

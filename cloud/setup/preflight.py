@@ -35,6 +35,7 @@ def _actions(text: str) -> frozenset[str]:
 CALLS: Final = {
     "deploy": _actions("""
         cloudformation:DescribeStacks
+        dynamodb:Scan
         kms:CreateAlias CreateKey DescribeKey GetPublicKey Sign TagResource
         ssm:GetParameter PutParameter
         tag:GetResources
@@ -42,7 +43,8 @@ CALLS: Final = {
     "device": _actions("""
         cloudformation:DescribeStacks
         dynamodb:GetItem PutItem UpdateItem
-        iot:DescribeEndpoint
+        iot:DeleteCertificate DescribeCertificate DescribeEndpoint DetachPolicy DetachThingPrincipal
+            ListAttachedPolicies ListPrincipalThings UpdateCertificate
         ssm:GetParameter
     """),
     "destroy": _actions("""
@@ -57,21 +59,36 @@ CALLS: Final = {
     """),
 }
 
+# Of each resource type what its handlers create, read, update and delete with, as its schema in the CloudFormation
+# registry lists it (`handlers`, `tagging`), for the properties that the template uses; `sam deploy` tags them all.
+# Besides, what SAM itself calls, and makes its first bucket with; and parameters of type AWS::SSM::Parameter::Value.
 PROVISIONING: Final = _actions("""
-    cloudformation:CreateChangeSet DescribeChangeSet DescribeStackEvents ExecuteChangeSet GetTemplateSummary
-    cloudwatch:DeleteAlarms DeleteDashboards PutDashboard PutMetricAlarm
-    dynamodb:CreateTable DescribeTable UpdateContinuousBackups
-    iam:AttachRolePolicy CreateRole DeleteRole DeleteRolePolicy DetachRolePolicy GetRole PassRole PutRolePolicy
-    iot:CreatePolicy CreateProvisioningTemplate CreateTopicRule DeletePolicy DeleteProvisioningTemplate DeleteTopicRule
-        RegisterCACertificate ReplaceTopicRule
-    kms:CreateKey EnableKeyRotation PutKeyPolicy ScheduleKeyDeletion
-    lambda:AddPermission CreateFunction DeleteFunction GetFunction PutFunctionConcurrency PutFunctionEventInvokeConfig
-        RemovePermission UpdateFunctionCode UpdateFunctionConfiguration
-    logs:CreateLogGroup DeleteLogGroup PutRetentionPolicy
-    s3:GetObject PutObject
-    scheduler:CreateSchedule DeleteSchedule
-    sns:CreateTopic DeleteTopic SetTopicAttributes Subscribe
-    sqs:CreateQueue DeleteQueue GetQueueAttributes SetQueueAttributes
+    cloudformation:CreateChangeSet DescribeChangeSet DescribeStackEvents DescribeStackResources ExecuteChangeSet
+        GetTemplateSummary
+    cloudwatch:DeleteAlarms DeleteDashboards DescribeAlarms GetDashboard ListTagsForResource PutDashboard PutMetricAlarm
+        TagResource
+    dynamodb:CreateTable DeleteTable DescribeContinuousBackups DescribeTable ListTagsOfResource TagResource
+        UpdateContinuousBackups UpdateTable
+    iam:AttachRolePolicy CreateRole DeleteRole DeleteRolePolicy DetachRolePolicy GetRole GetRolePolicy
+        ListAttachedRolePolicies ListRolePolicies PassRole PutRolePolicy TagRole UpdateAssumeRolePolicy
+    iot:CreatePolicy CreatePolicyVersion CreateProvisioningTemplate CreateProvisioningTemplateVersion CreateTopicRule
+        DeleteCACertificate DeletePolicy DeletePolicyVersion DeleteProvisioningTemplate
+        DeleteProvisioningTemplateVersion DeleteTopicRule DescribeCACertificate DescribeProvisioningTemplate GetPolicy
+        GetTopicRule ListPolicyVersions ListProvisioningTemplateVersions ListTagsForResource RegisterCACertificate
+        ReplaceTopicRule SetDefaultPolicyVersion TagResource UpdateCACertificate UpdateProvisioningTemplate
+    kms:CreateKey DescribeKey EnableKeyRotation GetKeyPolicy GetKeyRotationStatus ListResourceTags PutKeyPolicy
+        ScheduleKeyDeletion TagResource
+    lambda:AddPermission CreateFunction DeleteFunction DeleteFunctionEventInvokeConfig GetFunction
+        GetFunctionEventInvokeConfig GetPolicy ListTags PutFunctionConcurrency PutFunctionEventInvokeConfig
+        RemovePermission TagResource UpdateFunctionCode UpdateFunctionConfiguration UpdateFunctionEventInvokeConfig
+    logs:CreateLogGroup DeleteLogGroup DescribeLogGroups ListTagsForResource PutRetentionPolicy TagResource
+    s3:CreateBucket GetBucketPolicy GetEncryptionConfiguration GetObject ListBucket PutBucketPolicy
+        PutBucketPublicAccessBlock PutBucketTagging PutBucketVersioning PutEncryptionConfiguration PutObject
+    scheduler:CreateSchedule DeleteSchedule GetSchedule UpdateSchedule
+    sns:CreateTopic DeleteTopic GetSubscriptionAttributes GetTopicAttributes ListSubscriptionsByTopic
+        ListTagsForResource SetTopicAttributes Subscribe TagResource Unsubscribe
+    sqs:CreateQueue DeleteQueue GetQueueAttributes GetQueueUrl ListQueueTags SetQueueAttributes TagQueue
+    ssm:GetParameters
 """)
 
 ASSUMED: Final = re.compile(r"arn:(?P<partition>[^:]+):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/.*")

@@ -33,8 +33,10 @@ class PinSources:
             seen = known == _fingerprint(token, pin, bytes.fromhex(known["salt"]))
         except FileNotFoundError:
             return pin
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Retryable("pin", f"cannot tell whether the PIN was refused: {self._path(token)}: {error}") from error
+        except OSError as error:
+            raise Retryable("pin", f"cannot tell whether the PIN was refused: {error}") from error
+        except (ValueError, KeyError, TypeError):
+            return pin  # damaged: one attempt too many is better than a device without its key
         if seen:
             raise _error(token)
         return pin

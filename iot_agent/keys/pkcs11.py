@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pkcs11
-from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, PrivateKey, Session
+from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, Session
 from pkcs11.util.ec import encode_ec_public_key, encode_ecdsa_signature, encode_named_curve_parameters
 from pkcs11.util.rsa import encode_rsa_public_key
 
@@ -39,7 +39,7 @@ RSA_BITS = {"rsa-2048": 2048, "rsa-3072": 3072}
 # What the TPM module sets by itself it does not want to be told.
 PUBLIC = {Attribute.ENCRYPT: pkcs11.DEFAULT, Attribute.WRAP: pkcs11.DEFAULT, Attribute.VERIFY: pkcs11.DEFAULT}
 PRIVATE = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
-# What is read back from the token before a new key is believed in.
+# What is read back from the token before a key is believed in.
 STAYS = {
     Attribute.TOKEN: True,
     Attribute.PRIVATE: True,
@@ -78,20 +78,21 @@ class SessionKeys:
 
     def generate(self, label: str, algorithm: str) -> None:
         """Make a key pair, unless both halves are there; half a pair is what a crash has left."""
-        if self._find(ObjectClass.PRIVATE_KEY, label) and self._find(ObjectClass.PUBLIC_KEY, label):
-            return
-        self.remove(label)
-        try:
-            private = self._make(label, algorithm)
-        except NO_ROOM as error:
-            raise Retryable("token-full", f"the token made no key, perhaps for want of room: {_name(error)}") from error
+        if not self._find(ObjectClass.PRIVATE_KEY, label) or not self._find(ObjectClass.PUBLIC_KEY, label):
+            self.remove(label)
+            try:
+                self._make(label, algorithm)
+            except NO_ROOM as error:
+                why = f"the token made no key, perhaps for want of room: {_name(error)}"
+                raise Retryable("token-full", why) from error
+        private = self._half(ObjectClass.PRIVATE_KEY, label)
         found = {attribute: private[attribute] for attribute in STAYS}
         if found != STAYS:
             self.remove(label)
             wrong = ", ".join(attribute.name for attribute in STAYS if found[attribute] != STAYS[attribute])
             raise Fatal("key-store", f"the token made a key that could leave it ({wrong}); it was destroyed")
 
-    def _make(self, label: str, algorithm: str) -> PrivateKey:
+    def _make(self, label: str, algorithm: str) -> None:
         how: dict[str, Any] = {
             "id": os.urandom(8),
             "label": label,
@@ -101,12 +102,11 @@ class SessionKeys:
         }
         if algorithm in RSA_BITS:  # a TPM signs for TLS through its decrypt operation
             signs = MechanismFlag.SIGN | MechanismFlag.DECRYPT
-            _, private = self._session.generate_keypair(KeyType.RSA, RSA_BITS[algorithm], capabilities=signs, **how)
+            self._session.generate_keypair(KeyType.RSA, RSA_BITS[algorithm], capabilities=signs, **how)
         else:
             curve = {Attribute.EC_PARAMS: encode_named_curve_parameters(CURVES[algorithm])}
             parameters = self._session.create_domain_parameters(KeyType.EC, curve, local=True)
-            _, private = parameters.generate_keypair(capabilities=MechanismFlag.SIGN, **how)
-        return private
+            parameters.generate_keypair(capabilities=MechanismFlag.SIGN, **how)
 
     def public_key(self, label: str) -> str:
         """Give the public half in hexadecimal DER: SubjectPublicKeyInfo (EC) or RSAPublicKey (RFC 8017, A.1.1)."""

@@ -144,3 +144,9 @@ def test_the_resident_process_and_agentctl_carry_nothing_heavy(module: str) -> N
 
 def test_the_check_for_heavy_modules_can_fail() -> None:
     assert {"awscrt", "cryptography"} <= loaded_by("iot_agent.worker")
+
+
+def test_awscrt_and_python_pkcs11_are_never_in_one_process() -> None:
+    """Both initialise a token's module, and together they end in a segmentation fault."""
+    assert "pkcs11" not in loaded_by("iot_agent.worker")
+    assert loaded_by("iot_agent.keys.pkcs11") & {"awscrt", "cryptography", "pkcs11"} == {"pkcs11"}

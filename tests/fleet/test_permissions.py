@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cloud.setup import preflight
 from tests.cloud.bench import before_each_call
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ def test_a_commands_permissions_are_those_of_its_calls(
         for line in lines:
             assert fleet(line).status == 0
     assert {f"{'dynamodb' if name in TABLES else 'iot'}:{name}" for name in called - FREE} == told()[row]
+
+
+def test_setup_asks_beforehand_for_what_allowing_a_device_out_of_quarantine_calls() -> None:
+    """What stands in the way of its certificate is removed too, as for `revoke`."""
+    called = {action for row in ("allow, readmit", "revoke") for action in told()[row] if action.startswith("iot:")}
+    asked = {action for action in preflight.CALLS["device"] if action.startswith("iot:")}
+    assert asked == called | {"iot:DescribeEndpoint"}
 
 
 def test_every_command_has_a_row() -> None:

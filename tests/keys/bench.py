@@ -22,6 +22,7 @@ from iot_agent.settings import Token
 from tests.harness import PATIENCE
 from tests.keys.broker import MutualTls
 from tests.simulator.authority import Authority
+from tests.simulator.device import SimulatedDevice
 
 ROOT = Path(__file__).parents[2]
 FIRST, SECOND, THIRD = (f"iot-agent-20260101T000000Z-{number:08x}" for number in (1, 2, 3))
@@ -124,3 +125,20 @@ def answer(process: subprocess.Popen[str]) -> dict[str, str]:
     assert process.returncode == 0, complaint
     told: dict[str, str] = json.loads(said)
     return told
+
+
+def device_on(bench: Bench, disk: Path) -> SimulatedDevice:
+    disk.mkdir()
+    device = SimulatedDevice(disk)
+    device.token, device.backend = bench.token, "pkcs11"
+    return device
+
+
+def label(device: SimulatedDevice) -> str:
+    assert device.record.active is not None
+    return device.record.active.label
+
+
+def holds(device: SimulatedDevice) -> set[str]:
+    """Name the files in the directory of the identity in force."""
+    return {path.name for path in (device.disk / "current").iterdir()}

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from cloud.local.tokens import LocalToken, SoftHsm, SoftTpm, TpmToken
-from tests.keys.bench import Bench
+from tests.keys.bench import Bench, device_on
 from tests.keys.broker import MutualTls, mutual_tls
 from tests.simulator.authority import Authority
+from tests.simulator.device import SimulatedDevice
 
 ALGORITHMS = ("ec-p256", "rsa-2048")
 KINDS = ("softhsm", "tpm")
@@ -107,3 +108,9 @@ def broker(tmp_path: Path, devices: Authority) -> Iterator[MutualTls]:
     servers = Authority("Server CA", time.time())
     with mutual_tls(tmp_path, devices, servers) as serving:
         yield serving
+
+
+@pytest.fixture
+def device(on_token: Bench, disk: Path) -> SimulatedDevice:
+    """Give a device fresh from the factory whose settings name a token for its keys."""
+    return device_on(on_token, disk / "device")

@@ -4,53 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from cloud.local.tokens import SoftTpm
 from iot_agent import lifecycle
-from iot_agent.identities import IdentityDirectories
 from iot_agent.keys.token import REFERENCE
-from iot_agent.store import RecordStore
-from tests.keys.bench import Bench
+from iot_agent.record import Kind, Record, Step
+from tests.keys.bench import Bench, device_on, holds, label
 from tests.simulator.device import SERIAL, NoProgress, SimulatedDevice
 from tests.simulator.fuse import Crash, Fuse
-
-
-@pytest.fixture
-def device(on_token: Bench, disk: Path) -> SimulatedDevice:
-    """Give a device fresh from the factory whose settings name a token for its keys."""
-    return device_on(on_token, disk / "device")
-
-
-def device_on(bench: Bench, disk: Path) -> SimulatedDevice:
-    disk.mkdir()
-    device = SimulatedDevice(disk)
-    device.token, device.backend = bench.token, "pkcs11"
-    return device
-
-
-def label(device: SimulatedDevice) -> str:
-    assert device.record.active is not None
-    return device.record.active.label
-
-
-def holds(device: SimulatedDevice) -> set[str]:
-    """Name the files in the directory of the identity in force."""
-    return {path.name for path in (device.disk / "current").iterdir()}
-
-
-@pytest.mark.parametrize(("on_token", "rotations"), [("softhsm", 5), ("tpm", 50)], indirect=["on_token"])
-def test_many_rotations_leak_no_object_and_no_handle(
-    device: SimulatedDevice, on_token: Bench, rotations: int, tpm: SoftTpm
-) -> None:
-    device.life(1)
-    handles = tpm.handles()
-    store = RecordStore(device.disk, IdentityDirectories(device.disk), SERIAL)
-    for rotation in range(2, rotations + 1):
-        store.save(lifecycle.request_rotation(store.load(), device.time()))
-        device.life(rotation)
-    device.check_settled()
-    assert on_token.objects() == [label(device), label(device)]
-    assert holds(device) == {"csr.pem", "certificate.pem", "chain.pem", "identity.json", REFERENCE}
-    assert tpm.handles() == handles
 
 
 def move_to_the_token(device: SimulatedDevice, rotation: int) -> None:
@@ -82,7 +41,7 @@ def test_a_device_moves_to_the_token_and_back(device: SimulatedDevice, on_token:
 @pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
 @pytest.mark.parametrize("there", ["pkcs11", "file"])
 def test_the_power_goes_on_the_way(on_token: Bench, disk: Path, there: str) -> None:
-    """Before every tenth effect of a move; whenever it goes, the device holds an identity that is accepted."""
+    """Before every fifteenth effect of a move; whenever it goes, the device holds an identity that is accepted."""
 
     def before_the_move(name: str) -> SimulatedDevice:
         device = device_on(on_token, disk / name)
@@ -95,7 +54,7 @@ def test_the_power_goes_on_the_way(on_token: Bench, disk: Path, there: str) -> N
     counted.fuse = Fuse()
     counted.life(2)
     assert counted.fuse.count > 30
-    for at in range(1, counted.fuse.count + 1, 10):
+    for at in range(1, counted.fuse.count + 1, 15):
         device = before_the_move(f"crash-{at}")
         device.labels = at * 100  # the token is shared: every device has labels of its own
         device.fuse = Fuse(lambda count, _name, at=at: count == at)  # type: ignore[misc]  # binds the loop's value
@@ -169,6 +128,19 @@ def test_a_device_that_has_lost_its_token_comes_back_when_it_is_readmitted(on_to
     with pytest.raises(NoProgress):
         device.life(3, turns=6)
     assert device.record.last_contact > heard, "what cannot be removed does not keep it from checking in"
+
+
+@pytest.mark.usefixtures("copied_module")
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+def test_bug_planted_a_removal_that_nothing_may_overtake(
+    on_token: Bench, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def retire(record: Record, now: float) -> Step | None:
+        return Step(Kind.RETIRE, now, "") if record.leftovers else None
+
+    monkeypatch.setattr(lifecycle, "_retire", retire)
+    with pytest.raises(AssertionError, match="from checking in"):
+        test_a_device_that_has_lost_its_token_comes_back_when_it_is_readmitted(on_token, disk)
 
 
 @pytest.mark.usefixtures("copied_module")

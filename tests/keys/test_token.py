@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloud.local.tokens import LABEL, PIN, SO_PIN, SoftTpm
 from iot_agent import steps
@@ -56,6 +58,17 @@ def test_bug_planted_a_key_that_could_leave_the_token_is_not_kept(
     assert on_token.objects() == []
 
 
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+def test_a_key_under_our_label_that_could_leave_the_token_is_not_taken_for_ours(on_token: Bench) -> None:
+    """Made by somebody else, or by a crash before it was read back."""
+    assert on_token.local is not None
+    make = ("--keypairgen", "--key-type", "EC:prime256v1", "--label", FIRST, "--id", "01", "--extractable")
+    on_token.local.tool(*make)
+    problem = refused(lambda: on_token.keys.generate(FIRST, "ec-p256"))
+    assert (type(problem), problem.code) == (Fatal, "key-store")
+    assert on_token.objects() == []
+
+
 def test_only_our_own_keys_are_collected(on_token: Bench) -> None:
     assert on_token.local is not None
     foreign = ["iot-agent-bootstrap", "iot-agent-20260101", "somebody"]
@@ -69,6 +82,37 @@ def test_only_our_own_keys_are_collected(on_token: Bench) -> None:
     (on_token.state / "identities" / THIRD).rmdir()
     assert steps.retire(on_token.in_force(SECOND), 0, on_token.world()) == Retired((FIRST, THIRD))
     assert on_token.objects() == sorted([*foreign, *foreign, SECOND, SECOND])
+
+
+def test_bug_planted_an_agent_that_takes_every_key_for_its_own_is_caught(
+    on_token: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "PROGRAM", "tests.keys.greedy")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.raises(AssertionError):
+        test_only_our_own_keys_are_collected(on_token)
+
+
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+def test_a_key_that_was_begun_elsewhere_is_made_where_the_settings_say_now(on_token: Bench) -> None:
+    """The settings change between two attempts at one key: a token that is away must not hold the device up."""
+    in_a_file = Bench(on_token.state, "ec-p256")
+    on_token.make(FIRST)
+    in_a_file.make(FIRST)
+    assert {path.name for path in (on_token.state / "identities" / FIRST).iterdir()} == {"csr.pem", "key.pem"}
+    on_token.make(FIRST)
+    assert {path.name for path in (on_token.state / "identities" / FIRST).iterdir()} == {"csr.pem", "key.uri"}
+    csr = x509.load_pem_x509_csr(on_token.identities.csr(FIRST).encode())
+    der = csr.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert der == on_token.keys.public_key(FIRST)
+
+
+def test_a_damaged_reference_is_said_to_be_damaged(on_token: Bench) -> None:
+    on_token.make(FIRST)
+    (on_token.state / "identities" / FIRST / "key.uri").write_text("pkcs11:token=")
+    problem = refused(lambda: on_token.keys.csr(FIRST, "SN-0001"))
+    assert (type(problem), problem.code) == (Fatal, "key-store")
+    assert "cannot tell from" in str(problem)
 
 
 # ---- the PIN --------------------------------------------------------------------------------------------------------
@@ -144,6 +188,19 @@ def test_a_touched_pin_file_is_tried_once_more(on_token: Bench, meddler: Meddler
     assert refused(on_token.keys.labels).code == "pin-refused"
     assert refused(on_token.keys.labels).code == "pin-refused"
     assert meddler.calls(Meddler.LOGIN) == 2
+
+
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"salt": "zz"}', "\0" * 64])
+def test_a_damaged_memory_of_a_refusal_does_not_keep_the_device_from_its_key(on_token: Bench, content: str) -> None:
+    on_token.make(FIRST)
+    write_pin(on_token, WRONG)
+    assert refused(on_token.keys.labels).code == "pin-refused"
+    (memory,) = on_token.state.glob("pin-refused-*")
+    assert memory.stat().st_mode & 0o777 == 0o600
+    memory.write_text(content)
+    write_pin(on_token, PIN)
+    assert on_token.keys.csr(FIRST, "SN-0001")
 
 
 def test_bug_planted_an_agent_that_forgets_refusals_is_caught(

@@ -1,0 +1,11 @@
+"""The token's process with a planted bug: it takes every key that is called iot-agent-something for the agent's own."""
+
+import re
+import sys
+
+from iot_agent.keys import pkcs11
+
+pkcs11.OURS = re.compile("iot-agent-.*")
+
+if __name__ == "__main__":
+    sys.exit(pkcs11.main())
