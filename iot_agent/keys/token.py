@@ -98,7 +98,9 @@ class TokenKeys:
         try:
             answer = json.loads(done.stdout)
         except ValueError as error:
-            raise Retryable("token", f"{what} died without an answer ({_how(done.returncode)})") from error
+            raise Retryable(
+                "token", f"{what} died without an answer ({_how(done.returncode)}); its last words are in the journal"
+            ) from error
         if "result" in answer:
             return answer["result"]
         if answer["fatal"]:

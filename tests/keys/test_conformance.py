@@ -80,6 +80,19 @@ def test_it_opens_a_session_over_mutual_tls(bench: Bench, devices: Authority, br
     assert version == ("TLSv1.3" if bench.token is None else "TLSv1.2")
 
 
+@pytest.mark.parametrize("bench", ["file ec-p256"], indirect=True)
+@pytest.mark.parametrize("spoiled", ["key.pem", "certificate.pem"])
+def test_a_damaged_file_is_no_reason_to_try_again_soon(
+    bench: Bench, devices: Authority, broker: MutualTls, spoiled: str
+) -> None:
+    bench.make(FIRST)
+    bench.certify(FIRST, devices)
+    (bench.state / "identities" / FIRST / spoiled).write_text("damaged")
+    told = connect(bench, FIRST, broker)
+    assert told["error"] == "bad-credentials"
+    assert spoiled in told["message"]
+
+
 def test_two_processes_that_make_one_key_make_one(bench: Bench) -> None:
     token = None if bench.token is None else asdict(bench.token)
     asked = {"state": str(bench.state), "token": token, "label": FIRST, "algorithm": bench.algorithm}
