@@ -52,7 +52,8 @@ def main() -> int:
 def examine(config: Path, settings: Settings) -> Iterator[Finding]:
     """Look at everything, the cheap and local first; the clock last, because the cloud may vouch for it."""
     yield from _files(config, settings)
-    way = network.look(settings.endpoint_host, settings.endpoint_port, settings.endpoint_ca_file)
+    where = settings.endpoint_host, settings.endpoint_port, settings.endpoint_ca_file
+    way = network.look(*where, on_token=settings.keys_token is not None)
     yield from network_rules.judge(way, time.time())
     with turn(settings.state_directory, PATIENCE) as ours:
         seen = _settled(settings, way, ours=ours)

@@ -1,13 +1,19 @@
 """The doctor at real tokens: there, not there, PIN wrong, locked; and never an attempt where one has failed."""
 
+import ssl
+import time
 from pathlib import Path
 
 from iot_agent.doctor.findings import Level
+from iot_agent.doctor.probes import network
 from iot_agent.doctor.probes.keystore import TokenInspector, inspect
+from iot_agent.doctor.rules import network as network_rules
 from iot_agent.doctor.rules.keystore import Keys, Pin, judge
 from iot_agent.keys.token import TokenKeys
 from iot_agent.record import Record
 from tests.keys.bench import FIRST, LIMIT, SECOND, Bench
+from tests.keys.broker import mutual_tls
+from tests.simulator.authority import Authority
 
 RECORD = Record("SN-0001")
 
@@ -42,3 +48,22 @@ def test_a_wrong_pin_is_tried_once_and_looking_again_tries_none(on_token: Bench)
     assert "refused the PIN" in str(first.found[FIRST])
     second = examine(on_token, FIRST)
     assert second.withheld is not None or "not tried again" in str(second.found[FIRST])
+
+
+def test_an_endpoint_without_tls_1_2_is_told_where_keys_are_on_a_token(tmp_path: Path) -> None:
+    authority = Authority("Endpoint CA", time.time())
+    told = {}
+    for lowest in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        (tmp_path / lowest.name).mkdir()
+        with mutual_tls(tmp_path / lowest.name, authority, authority, lowest) as broker:
+            for on_token in (False, True):
+                seen = network.look("localhost", broker.port, broker.ca_file, on_token=on_token)
+                findings = network_rules.judge(seen, time.time())
+                version = [one.level for one in findings if one.check == "network.tls-version"]
+                told[lowest.name, on_token] = version
+    assert told == {
+        ("TLSv1_2", False): [],
+        ("TLSv1_2", True): [Level.FINE],
+        ("TLSv1_3", False): [],
+        ("TLSv1_3", True): [Level.ERROR],
+    }

@@ -11,8 +11,8 @@ PATIENCE = 5.0  # seconds for each connection
 ALPN_PORT, ALPN_MQTT = 443, "x-amzn-mqtt-ca"  # as in `mqtt`
 
 
-def look(host: str, port: int, ca_file: Path) -> Network:
-    """Go as far as it gets."""
+def look(host: str, port: int, ca_file: Path, *, on_token: bool = False) -> Network:
+    """Go as far as it gets; with keys `on_token`, see also whether TLS 1.2 is taken."""
     seen = Network(host, port)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -29,7 +29,8 @@ def look(host: str, port: int, ca_file: Path) -> Network:
         return replace(seen, not_tls=error.strerror)
     except OSError as error:
         return replace(seen, tcp=error.strerror or str(error))
-    return replace(seen, server_expires=expires, strict=_strict_problem(host, port, ca_file))
+    taken = _takes_tls_1_2(host, port, ca_file) if on_token else None
+    return replace(seen, server_expires=expires, strict=_strict_problem(host, port, ca_file), tls_1_2=taken)
 
 
 def _strict_problem(host: str, port: int, ca_file: Path) -> str | None:
@@ -42,9 +43,23 @@ def _strict_problem(host: str, port: int, ca_file: Path) -> str | None:
     return None
 
 
-def _handshake(host: str, port: int, ca_file: Path, *, strict: bool) -> int | None:
+def _takes_tls_1_2(host: str, port: int, ca_file: Path) -> bool:
+    """Say no only where the other end says so: without a client certificate TLS 1.2 may fail for another reason."""
+    try:
+        _handshake(host, port, ca_file, strict=False, highest=ssl.TLSVersion.TLSv1_2)
+    except ssl.SSLError as error:
+        return "PROTOCOL" not in (error.reason or "")
+    except OSError:
+        return True
+    return True
+
+
+def _handshake(
+    host: str, port: int, ca_file: Path, *, strict: bool, highest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED
+) -> int | None:
     """Shake hands; give the end of the server certificate's validity."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.maximum_version = highest
     context.load_verify_locations(ca_file)
     if strict:
         context.verify_flags |= ssl.VERIFY_X509_STRICT

@@ -14,6 +14,7 @@ class Network:
     """What each layer said. A problem is None where there was none, or where a layer below had one already.
 
     `not_tls` is set when the other end broke the handshake off without showing a certificate that was checked;
+    `tls_1_2` says whether that version is taken, None if nobody needs to know;
     `strict` when the chain is good but for the strict reading of RFC 5280 that Python has from 3.13 on.
     """
 
@@ -26,6 +27,7 @@ class Network:
     not_tls: str | None = None
     strict: str | None = None
     server_expires: int | None = None
+    tls_1_2: bool | None = None
 
     @property
     def good(self) -> bool:
@@ -66,6 +68,14 @@ def _server(seen: Network, where: str, now: float) -> Iterator[Finding]:
         yield warning("network.tls", f"the certificate of {where} expires in {days:.1f} days", remedy)
     else:
         yield fine("network.tls", f"the certificate of {where} leads to endpoint.ca_file")
+    if seen.tls_1_2 is False:
+        yield error(
+            "network.tls-version",
+            f"{where} refuses TLS 1.2, and a key on a token can speak nothing newer",
+            "Give the endpoint a security policy that has TLS 1.2 (docs/tokens.md), or set keys.backend to file.",
+        )
+    elif seen.tls_1_2:
+        yield fine("network.tls-version", f"keys on a token speak TLS 1.2 only, and {where} takes it")
     if seen.strict is not None:
         yield warning(
             "network.tls-strict",
