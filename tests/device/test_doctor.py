@@ -114,7 +114,7 @@ def forgiving_clock(now: float, floor: int, *rest: int | None) -> clock.Clock:
     return HONEST_CLOCK(max(now, floor), floor, *rest)  # type: ignore[arg-type]  # as they came
 
 
-def trusting_look(host: str, port: int, _ca_file: Path) -> Network:
+def trusting_look(host: str, port: int, _ca_file: Path, **_named: object) -> Network:
     return Network(host, port, ("127.0.0.1",))
 
 
