@@ -124,10 +124,23 @@ class ControlServer:
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """Ask the kernel who is at the other end."""
-    layout = struct.Struct("3i")  # struct ucred: pid, uid, gid
-    uid: int = layout.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size))[1]
-    return uid
+    """Ask the kernel whose process is at the other end."""
+    return _peer(connection)[1]
+
+
+def daemon_pid(path: Path) -> int:
+    """Ask the kernel which process serves this socket; raises `OSError` when none does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(PATIENCE)
+        _connect(connection, path, time.monotonic() + PATIENCE)
+        return _peer(connection)[0]
+
+
+def _peer(connection: socket.socket) -> tuple[int, int, int]:
+    """Give pid, uid and gid of the other end (struct ucred)."""
+    layout = struct.Struct("3i")
+    pid, uid, gid = layout.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size))
+    return pid, uid, gid
 
 
 def ask(path: Path, command: str, timeout: float = PATIENCE) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from iot_agent.settings import Settings
 
 CREDENTIALS = "/run/credentials/iot-agent.service"  # the unit's, which its user can read from outside too
 
+# Between the service manager and the daemon alone.
+MANAGERS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"})
+
 
 def run(config: Path, *, as_json: bool) -> int:
     """Examine this device; gives the exit status of the worst finding."""
@@ -96,10 +99,20 @@ def _start(given: Settings) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
         cwd="/",
-        env={"CREDENTIALS_DIRECTORY": CREDENTIALS, **os.environ},
+        env=environment(given.socket),
         start_new_session=True,  # stopping agentctl with Ctrl-Z must not stop it while it holds its turn
         **_as_the_agent(given.state_directory),
     )
+
+
+def environment(daemon_socket: Path) -> dict[str, str]:
+    """Give the daemon's own environment, if it can be read: it tells a token's module where its tokens are."""
+    try:
+        told = Path(f"/proc/{control.daemon_pid(daemon_socket)}/environ").read_text(errors="surrogateescape")
+    except OSError:  # it is not running, or somebody else's: then what the unit gives it as a rule
+        return {"CREDENTIALS_DIRECTORY": CREDENTIALS, **os.environ}
+    given = dict(entry.split("=", 1) for entry in told.split("\0") if "=" in entry)
+    return {name: value for name, value in given.items() if name not in MANAGERS}
 
 
 def _as_the_agent(state: Path) -> dict[str, Any]:

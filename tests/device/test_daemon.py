@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import turns
+from iot_agent import control, turns
+from iot_agent.doctor import command
 from tests.device.patient import closed_port
 from tests.harness import PATIENCE, Agent, gone, wait_for
 from tests.simulator.authority import Authority
@@ -373,3 +374,14 @@ def test_a_doctor_that_never_ends_stops_no_step(agent: LonelyAgent) -> None:
     with turn_taken(agent.directory / "state"):
         agent.start()
         assert wait_for(lambda: agent.status()["last_error"])["code"] == "unreachable"
+
+
+def test_the_doctor_looks_with_the_daemons_own_environment(agent: LonelyAgent) -> None:
+    socket_path = agent.directory / "run" / "control.sock"
+    process = agent.start(TPM2_PKCS11_STORE="/where/the/unit/says", NOTIFY_SOCKET="/nowhere")
+    assert control.daemon_pid(socket_path) == process.pid
+    seen = command.environment(socket_path)
+    assert seen["TPM2_PKCS11_STORE"] == "/where/the/unit/says"
+    assert "NOTIFY_SOCKET" not in seen
+    agent.stop()
+    assert "TPM2_PKCS11_STORE" not in command.environment(socket_path)
