@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sdnotify import SystemdNotifier
 
+PATIENCE = 1.0  # seconds: a manager that does not read (its queue takes ten messages) must not hold up the device
 WATCHDOG_SHARE = 3  # feed three times in each watchdog period
 
 
@@ -14,6 +15,8 @@ class Notifier:
 
     def __init__(self) -> None:
         self._notifier = SystemdNotifier()
+        if self._notifier.socket is not None:
+            self._notifier.socket.settimeout(PATIENCE)
         self._status = ""
 
     def ready(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import re
 import signal
 import socket
@@ -48,8 +49,9 @@ class Agent:
         self.bundle = bundle
         self._said = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._said.bind(str(bundle / "notify"))
-        self._said.settimeout(PATIENCE_S)
-        self._last = ""
+        self._heard: queue.SimpleQueue[tuple[float, str]] = queue.SimpleQueue()
+        self._last = (0.0, "")
+        threading.Thread(target=self._listen, daemon=True).start()
         environment = {**os.environ, "NOTIFY_SOCKET": str(bundle / "notify")}
         if watchdog_s:
             environment["WATCHDOG_USEC"] = str(watchdog_s * 1_000_000)
@@ -61,12 +63,18 @@ class Agent:
 
     def until(self, what: str) -> float:
         """Wait until it says that, or has said it last; return when (monotonic)."""
-        limit = time.monotonic() + PATIENCE_S
-        while time.monotonic() < limit:
-            if what in self._last:
-                return time.monotonic()
-            self._last = self._said.recv(4096).decode()
-        raise TimeoutError(f"{what} was not said; see {self.bundle / 'log'}")
+        while what not in self._last[1]:
+            try:
+                self._last = self._heard.get(timeout=PATIENCE_S)
+            except queue.Empty:
+                raise TimeoutError(f"{what} was not said; see {self.bundle / 'log'}") from None
+        return self._last[0]
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while said := self._said.recv(4096).decode():
+                if said != "WATCHDOG=1":
+                    self._heard.put((time.monotonic(), said))
 
     def rotate(self) -> float:
         """Have it rotate; return the seconds until it is back at rest, with the old key gone."""

@@ -385,3 +385,22 @@ def test_the_doctor_looks_with_the_daemons_own_environment(agent: LonelyAgent) -
     assert "NOTIFY_SOCKET" not in seen
     agent.stop()
     assert "TPM2_PKCS11_STORE" not in command.environment(socket_path)
+
+
+def test_a_service_manager_that_does_not_listen_holds_nothing_up(agent: LonelyAgent, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        agent.start(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="60000")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as another:
+            another.settimeout(0)
+
+            def full() -> bool:
+                try:
+                    another.sendto(b"", str(tmp_path / "notify"))
+                except BlockingIOError:
+                    return True
+                return False
+
+            wait_for(full)
+        assert agent.status()["state"] == "unprovisioned"
+        assert agent.stop() == 0
