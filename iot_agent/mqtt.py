@@ -54,10 +54,11 @@ class Endpoint:
 
 
 class MqttCloud:
-    """Opens sessions at one endpoint."""
+    """Opens sessions at one endpoint; `pace` is called before each CONNECT, and takes its time."""
 
-    def __init__(self, endpoint: Endpoint, pins: Pins) -> None:
+    def __init__(self, endpoint: Endpoint, pins: Pins, pace: Callable[[], None] = lambda: None) -> None:
         self._endpoint = endpoint
+        self._pace = pace
         self._pins = pins
 
     @contextmanager
@@ -85,6 +86,7 @@ class MqttCloud:
     )
     def _connect(self, tls: io.ClientTlsContext) -> "MqttSession":
         session = MqttSession(self._endpoint, tls)
+        self._pace()
         try:
             session.open()
         except BaseException:

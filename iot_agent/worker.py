@@ -18,6 +18,7 @@ from iot_agent.keys.ring import KeyRing
 from iot_agent.keys.token import TokenKeys
 from iot_agent.messages import Topics
 from iot_agent.mqtt import Endpoint, MqttCloud
+from iot_agent.pace import Pace
 from iot_agent.ports import Credentials
 from iot_agent.record import Certificate, Kind
 from iot_agent.settings import Token
@@ -74,6 +75,7 @@ def _world(request: Request) -> steps.World:
         cloud=MqttCloud(
             Endpoint(given.endpoint_host, given.endpoint_port, given.endpoint_ca_file, given.client_id),
             PinSources(state),
+            Pace(given.run_directory / "last-connect"),
         ),
         identities=identities,
         examine=examine,

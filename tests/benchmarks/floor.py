@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TypeVar
@@ -18,9 +19,10 @@ from iot_agent import certificates, messages
 from iot_agent.errors import Retryable
 from iot_agent.messages import ACK, CREATE, Topics
 from iot_agent.mqtt import Endpoint, MqttSession
+from iot_agent.pace import Pace
 from iot_agent.ports import Credentials
 
-A_SECOND = 1.0
+PACE = Pace(Path(tempfile.mkdtemp()) / "last-connect")
 T = TypeVar("T")
 
 
@@ -46,18 +48,17 @@ def once(endpoint: Endpoint, identity: Credentials, topics: Topics, directory: P
 
 
 def connected(endpoint: Endpoint, identity: Credentials) -> MqttSession:
-    """Connect; when the connection is closed, as the first one is, again a second later."""
+    """Connect, a second after the last CONNECT at the earliest; again when it is closed, as the first one is."""
     options = io.TlsContextOptions.create_client_with_mtls_from_path(str(identity.certificate), str(identity.key))
     options.override_default_trust_store_from_path(ca_filepath=str(endpoint.ca_file))
     tls = io.ClientTlsContext(options)
     while True:
-        begun = time.monotonic()
+        PACE()
         session = MqttSession(endpoint, tls)
         try:
             session.open()
         except Retryable:
             session.close()
-            time.sleep(max(0.0, A_SECOND - (time.monotonic() - begun)))
             continue
         return session
 

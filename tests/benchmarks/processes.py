@@ -54,6 +54,8 @@ def watch_together(processes: dict[str, int], seconds: float) -> list[Idle]:
     time.sleep(seconds)
     found = []
     for name, pid in processes.items():
+        if not Path(f"/proc/{pid}/smaps_rollup").exists() or "(zombie)" in Path(f"/proc/{pid}/status").read_text():
+            raise RuntimeError(f"{name} has ended while it was watched")
         rss, dirty = memory(pid)
         woken, wrote = switches(pid) - before[name][0], written(pid) - before[name][1]
         found.append(Idle(name, rss, dirty, len(threads(pid)), woken * 3600 / seconds, wrote * 3600 / seconds))

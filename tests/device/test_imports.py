@@ -55,6 +55,7 @@ ADAPTERS = {
     "certificates": {"errors", "record"},
     "applications": {"announcement", "durable", "ports", "record", "settings"},
     "turns": set(),
+    "pace": set(),
     "doctor.probes.clock": set(),
     "doctor.probes.cloud": {"children", "codec", "record", "settings", "turns"},
     "doctor.probes.disk": {"doctor.rules.disk", "durable"},
