@@ -1,8 +1,13 @@
 """What our command lines share: wrong arguments end with 64 (EX_USAGE, sysexits.h), not with argparse's 2."""
 
+from __future__ import annotations
+
 import argparse
 import os
-from typing import NoReturn
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING without typing, which would be an eighth of agentctl's time
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 WITHOUT_A_TERMINAL = 80
 

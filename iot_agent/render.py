@@ -1,7 +1,12 @@
 """A status report and a history, written for a person. Pure; knows only the report's schema (docs/status.md)."""
 
+from __future__ import annotations
+
 from datetime import UTC, datetime
-from typing import Any
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING without typing, which would be an eighth of agentctl's time
+if TYPE_CHECKING:
+    from typing import Any
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
