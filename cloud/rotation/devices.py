@@ -27,7 +27,7 @@ from cloud.rotation.record import NEW, Certificate, Device, Entry, Renewal, Reti
 from cloud.rotation.settings import TIMEOUTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mypy_boto3_dynamodb.service_resource import Table
     from mypy_boto3_dynamodb.type_defs import UpdateTypeDef
@@ -103,36 +103,27 @@ class Devices:
     def due(self, now: int) -> Iterator[str]:
         """Yield the serials the sweeper is to look at, the longest overdue first; may be some seconds behind."""
         condition = Key("agenda").eq(OPEN) & Key("look_at").lte(now)
-        start: Item = {}
-        while True:
-            page = self._table.query(IndexName=INDEX, KeyConditionExpression=condition, Limit=PAGE, **start)
-            for item in page["Items"]:
-                yield str(item["serial"])
-            if "LastEvaluatedKey" not in page:
-                return
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+        for item in _items(self._table.query, IndexName=INDEX, KeyConditionExpression=condition, Limit=PAGE):
+            yield str(item["serial"])
 
     def history(self, serial: str) -> Iterator[Happened]:
         """Yield all that has happened to a device, in order."""
-        start: Item = {}
-        while True:
-            page = self._history.query(KeyConditionExpression=Key("serial").eq(serial), ConsistentRead=True, **start)
-            for item in page["Items"]:
-                yield _happened(item)
-            if "LastEvaluatedKey" not in page:
-                return
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+        condition = Key("serial").eq(serial)
+        yield from map(_happened, _items(self._history.query, KeyConditionExpression=condition, ConsistentRead=True))
 
     def scan(self) -> Iterator[Device]:
         """Yield every record, a page at a time; a fleet's operator does this, the Lambda never does."""
-        start: Item = {}
-        while True:
-            page = self._table.scan(**start)
-            for item in page["Items"]:
-                yield read(item)
-            if "LastEvaluatedKey" not in page:
-                return
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+        yield from map(read, _items(self._table.scan))
+
+
+def _items(call: Callable[..., Any], **request: Any) -> Iterator[Item]:  # noqa: ANN401 - a query's or a scan's own
+    """Yield the items of all pages, each asked for when it is needed."""
+    while True:
+        page = call(**request)
+        yield from page["Items"]
+        if "LastEvaluatedKey" not in page:
+            return
+        request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 def connect(table: str, history: str) -> Devices:

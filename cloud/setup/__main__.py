@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cloud.setup import arguments, custody, files, keeper, preflight, rows, session, stack
-from cloud.setup.errors import SetupError
+from cloud.setup.errors import SetupError, reported
 from cloud.setup.factory import Factory, Made, open_for
 from cloud.setup.progress import shown
 from cloud.setup.teardown import Teardown
@@ -20,32 +20,16 @@ from cloud.setup.teardown import Teardown
 if TYPE_CHECKING:
     import argparse
 
-INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C has ended
-
 
 def main(words: list[str] | None = None) -> int:
     """Run the command line; the exit status is 0 when all is done, 1 with a reason, 2 for a wrong command line."""
     options = arguments.parse(words)
-    try:
+
+    def run() -> int:
         {"deploy": deploy, "device": device, "destroy": destroy}[options.command](options)
-    except SetupError as error:
-        print(f"setup: {error.problem}", file=sys.stderr)
-        if error.remedy:
-            print(f"  what to do: {error.remedy}", file=sys.stderr)
-        return 1
-    except (ClientError, BotoCoreError) as error:
-        print(
-            f"setup: AWS says: {error}\n  what to do: once that is solved, run the same command again", file=sys.stderr
-        )
-        return 1
-    except OSError as error:
-        print(f"setup: a file cannot be used: {error}", file=sys.stderr)
-        print("  what to do: choose another place, or put that one right, and run it again", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nsetup: interrupted; run the same command again to continue", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+        return 0
+
+    return reported("setup", run)
 
 
 def deploy(options: argparse.Namespace) -> None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import TypeVar
 
 from awscrt import io
 
@@ -21,9 +19,6 @@ from iot_agent.messages import ACK, CREATE, Topics
 from iot_agent.mqtt import Endpoint, MqttSession
 from iot_agent.pace import Pace
 from iot_agent.ports import Credentials
-
-PACE = Pace(Path(tempfile.mkdtemp()) / "last-connect")
-T = TypeVar("T")
 
 
 def once(endpoint: Endpoint, identity: Credentials, topics: Topics, directory: Path) -> Credentials:
@@ -52,8 +47,9 @@ def connected(endpoint: Endpoint, identity: Credentials) -> MqttSession:
     options = io.TlsContextOptions.create_client_with_mtls_from_path(str(identity.certificate), str(identity.key))
     options.override_default_trust_store_from_path(ca_filepath=str(endpoint.ca_file))
     tls = io.ClientTlsContext(options)
+    pace = Pace(endpoint.ca_file.with_name("last-connect"))
     while True:
-        PACE()
+        pace()
         session = MqttSession(endpoint, tls)
         try:
             session.open()
