@@ -169,8 +169,9 @@ def _sources() -> Iterator[Path]:
 
 def _run(what: str, words: list[str | Path], log: Path, environment: Mapping[str, str]) -> None:
     """Run a program with its output in `log`; on failure its end is the error's message."""
-    # SAM leaves temporary directories behind, so it gets its own.
-    with log.open("ab") as output, tempfile.TemporaryDirectory() as temporary:
+    # SAM leaves temporary directories behind, so it gets its own; not the system's, which Python looks for by writing a
+    # file there, and leaves it when Ctrl-C comes just then.
+    with log.open("ab") as output, tempfile.TemporaryDirectory(dir=BUILDS, prefix=".") as temporary:
         done = subprocess.run(  # noqa: S603 - our own tools, no shell
             words,
             cwd=ROOT,
