@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from iot_agent.errors import Fatal, Retryable
+from iot_agent.errors import Code, Fatal, Retryable
 from iot_agent.record import Certificate
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -55,9 +55,9 @@ def load_key(pem: bytes) -> PrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as error:
-        raise Fatal("bad-credentials", f"not a usable private key: {error}") from error
+        raise Fatal(Code.BAD_CREDENTIALS, f"not a usable private key: {error}") from error
     if not isinstance(key, PrivateKey):
-        raise Fatal("bad-credentials", "neither an EC nor an RSA key")
+        raise Fatal(Code.BAD_CREDENTIALS, "neither an EC nor an RSA key")
     return key
 
 
@@ -167,4 +167,4 @@ def _facts(certificate: x509.Certificate) -> Certificate:
 
 
 def _unfit(why: str) -> Retryable:
-    return Retryable("unfit-certificate", f"the issued certificate was refused: {why}")
+    return Retryable(Code.UNFIT_CERTIFICATE, f"the issued certificate was refused: {why}")

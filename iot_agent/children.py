@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from iot_agent.codec import Damaged, Request, decode_outcome, encode_request
-from iot_agent.errors import AgentError, Retryable
+from iot_agent.errors import AgentError, Code, Retryable
 from iot_agent.record import Failed, Kind, Outcome
 from iot_agent.settings import Settings, load
 
@@ -59,7 +59,7 @@ class Worker:
         """Give the outcome if the worker has ended, or has outlived its limit and was killed; None while it runs."""
         if self.seconds_left <= 0:
             self.kill()
-            return _failed(Retryable("worker-timeout", f"the step was stopped after {self._limit:.0f} s"))
+            return _failed(Retryable(Code.WORKER_TIMEOUT, f"the step was stopped after {self._limit:.0f} s"))
         while len(self._output) <= MAX_OUTCOME:
             try:
                 piece = os.read(self._stdout.fileno(), MAX_OUTCOME)
@@ -69,7 +69,7 @@ class Worker:
                 return self._ended()
             self._output += piece
         self.kill()
-        return _failed(Retryable("worker-crashed", "the step's process said far too much and was stopped"))
+        return _failed(Retryable(Code.WORKER_CRASHED, "the step's process said far too much and was stopped"))
 
     def _ended(self) -> Outcome:
         try:
@@ -80,7 +80,7 @@ class Worker:
         try:
             return decode_outcome(bytes(self._output))
         except Damaged:
-            return _failed(Retryable("worker-crashed", f"the step's process {_how(code)} without an outcome"))
+            return _failed(Retryable(Code.WORKER_CRASHED, f"the step's process {_how(code)} without an outcome"))
 
     def kill(self) -> None:
         """End it now, with everything it started, and reap it."""

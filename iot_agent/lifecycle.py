@@ -33,6 +33,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 
+from iot_agent.errors import Code
 from iot_agent.record import (
     Advised,
     CheckedIn,
@@ -56,8 +57,12 @@ from iot_agent.schedule import Policy, backoff, renewal_instant
 
 HISTORY_LENGTH = 40
 # That the identity in force may not open a session: the cloud refuses it, or its key cannot be used (a token may hang).
-NO_WAY_IN = frozenset({"refused", "token", "pin", "pin-refused", "pin-locked", "worker-timeout", "worker-crashed"})
-SAYS_NOTHING = frozenset({"unreachable", "untrusted-server", "cloud-error"})  # about the certificate being proven
+NO_WAY_IN = frozenset(
+    {Code.REFUSED, Code.TOKEN, Code.PIN, Code.PIN_REFUSED, Code.PIN_LOCKED, Code.WORKER_TIMEOUT, Code.WORKER_CRASHED}
+)
+SAYS_NOTHING = frozenset(
+    {Code.UNREACHABLE, Code.UNTRUSTED_SERVER, Code.CLOUD_ERROR}
+)  # about the certificate being proven
 HOUSEKEEPING = frozenset({Kind.RETIRE, Kind.CHECK_IN})
 REFUSED_FOR_GOOD = 5  # check-ins refused in a row: a policy that has not settled takes fewer
 
@@ -150,7 +155,7 @@ def _refused_for_good(record: Record) -> bool:
     failure = record.failure
     if failure is None or record.attempt < REFUSED_FOR_GOOD:
         return False
-    return failure.step == Kind.CHECK_IN and failure.code == "refused"
+    return failure.step == Kind.CHECK_IN and failure.code == Code.REFUSED
 
 
 def _retire(record: Record, now: float) -> Step | None:
@@ -311,9 +316,9 @@ def _failed(record: Record, step: Kind, failed: Failed, moment: Moment) -> Recor
     )
     if step is Kind.PROVE:
         return _not_proven(record, failed, moment)
-    if step is Kind.REQUEST and failed.code == "refused" and last_resort and record.set_aside is not None:
+    if step is Kind.REQUEST and failed.code == Code.REFUSED and last_resort and record.set_aside is not None:
         return _take_up_again(record, record.set_aside, now)
-    useless = failed.fatal or failed.code == "unfit-certificate"
+    useless = failed.fatal or failed.code == Code.UNFIT_CERTIFICATE
     if step in (Kind.GENERATE, Kind.REQUEST) and useless:
         return _drop_pending(record, now, failed.message)
     return record

@@ -21,7 +21,7 @@ import tenacity
 from awscrt import io, mqtt5
 from awscrt.exceptions import AwsCrtError
 
-from iot_agent.errors import LOCKED_PAUSE, Fatal, Retryable
+from iot_agent.errors import LOCKED_PAUSE, Code, Fatal, Retryable
 from iot_agent.ports import Credentials, Pins
 from iot_agent.settings import TokenKey
 
@@ -67,7 +67,7 @@ class MqttCloud:
         try:
             session = self._connect(self._tls(credentials))
         except Retryable as error:
-            if error.code == "untrusted-server" and isinstance(credentials.key, TokenKey):
+            if error.code == Code.UNTRUSTED_SERVER and isinstance(credentials.key, TokenKey):
                 raise Retryable(error.code, f"{error}; a key on a token can speak TLS 1.2 only") from error
             raise
         try:
@@ -76,7 +76,7 @@ class MqttCloud:
             session.close()
 
     @tenacity.retry(
-        retry=tenacity.retry_if_exception(lambda error: isinstance(error, Retryable) and error.code == "refused"),
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, Retryable) and error.code == Code.REFUSED),
         stop=tenacity.stop_after_attempt(CONNECT_TRIES),
         wait=tenacity.wait_random(*CONNECT_SPACING),
         before_sleep=lambda state: log.info(
@@ -111,7 +111,7 @@ class MqttCloud:
             if isinstance(key, TokenKey) and any(word in str(error) for word in TOKEN_FAILED):
                 raise _token_error(key, str(error)) from error
             files = f"{certificate}, {key} or {self._endpoint.ca_file}"
-            raise Fatal("bad-credentials", f"cannot use {files}: {error}") from error
+            raise Fatal(Code.BAD_CREDENTIALS, f"cannot use {files}: {error}") from error
 
 
 class MqttSession:
@@ -143,7 +143,7 @@ class MqttSession:
     def open(self) -> None:
         """Connect; raises `Retryable` that says why not."""
         self._client.start()
-        kind, data = self._next(CONNECT_TIMEOUT, "unreachable", "no connection")
+        kind, data = self._next(CONNECT_TIMEOUT, Code.UNREACHABLE, "no connection")
         if kind == "failed":
             raise _connect_error(data)
 
@@ -162,25 +162,25 @@ class MqttSession:
         suback = self._result(self._client.subscribe(mqtt5.SubscribePacket(subscriptions=subscriptions)), "subscribe")
         denied = [topic for topic, code in zip(topics, suback.reason_codes, strict=True) if code >= FAILURE_CODES]
         if denied:
-            raise Retryable("not-permitted", f"the policy forbids subscribing to {', '.join(denied)}")
+            raise Retryable(Code.NOT_PERMITTED, f"the policy forbids subscribing to {', '.join(denied)}")
 
     def exchange(self, topic: str, payload: bytes, reply_topic: str, accept: Callable[[bytes], T | None]) -> T:
         """Publish, then wait for the reply that is meant for us."""
         packet = mqtt5.PublishPacket(topic=topic, payload=payload, qos=mqtt5.QoS.AT_LEAST_ONCE)
         puback = self._result(self._client.publish(packet), f"publish to {topic}").puback
         if puback.reason_code >= FAILURE_CODES:
-            raise Retryable("not-permitted", f"the policy forbids publishing to {topic}")
+            raise Retryable(Code.NOT_PERMITTED, f"the policy forbids publishing to {topic}")
         log.info("request published; waiting for the reply")
         while True:
-            kind, data = self._next(REPLY_TIMEOUT, "no-reply", f"no reply on {reply_topic}")
+            kind, data = self._next(REPLY_TIMEOUT, Code.NO_REPLY, f"no reply on {reply_topic}")
             if kind == "lost":
-                raise Retryable("connection-lost", f"the connection was lost while waiting: {data.exception}")
+                raise Retryable(Code.CONNECTION_LOST, f"the connection was lost while waiting: {data.exception}")
             if kind == "message" and data.topic == reply_topic:
                 reply = accept(bytes(data.payload or b""))
                 if reply is not None:
                     return reply
 
-    def _next(self, timeout: float, code: str, what: str) -> tuple[str, Any]:
+    def _next(self, timeout: float, code: Code, what: str) -> tuple[str, Any]:
         try:
             return self._events.get(timeout=timeout)
         except queue.Empty:
@@ -190,9 +190,9 @@ class MqttSession:
         try:
             return future.result(ACK_TIMEOUT + 5)
         except TimeoutError as error:
-            raise Retryable("connection-lost", f"no answer to {what}") from error
+            raise Retryable(Code.CONNECTION_LOST, f"no answer to {what}") from error
         except AwsCrtError as error:
-            raise Retryable("connection-lost", f"{what} failed: {error.name}") from error
+            raise Retryable(Code.CONNECTION_LOST, f"{what} failed: {error.name}") from error
 
 
 def _with_file(certificate: Path, key: Path) -> io.TlsContextOptions:
@@ -213,18 +213,18 @@ def _with_token(certificate: Path, key: TokenKey, pin: str) -> io.TlsContextOpti
 def _token_error(key: TokenKey, said: str) -> Retryable:
     where = f"token {key.token.label!r} of {key.token.module}"
     if "PIN_LOCKED" in said:
-        return Retryable("pin-locked", f"the {where} is locked; it is left alone for an hour: {said}", LOCKED_PAUSE)
-    return Retryable("token", f"cannot use key {key.label} on {where}: {said}")
+        return Retryable(Code.PIN_LOCKED, f"the {where} is locked; it is left alone for an hour: {said}", LOCKED_PAUSE)
+    return Retryable(Code.TOKEN, f"cannot use key {key.label} on {where}: {said}")
 
 
 def _connect_error(data: mqtt5.LifecycleConnectFailureData) -> Retryable:
     if data.connack_packet is not None:
-        return Retryable("refused", f"the cloud refused the session: {data.connack_packet.reason_code!r}")
+        return Retryable(Code.REFUSED, f"the cloud refused the session: {data.connack_packet.reason_code!r}")
     name = getattr(data.exception, "name", "") or str(data.exception)
     if "PKCS11" in name:
-        return Retryable("token", f"the token failed during the TLS handshake: {name}")
+        return Retryable(Code.TOKEN, f"the token failed during the TLS handshake: {name}")
     if any(word in name for word in UNREACHABLE):
-        return Retryable("unreachable", f"cannot reach the endpoint: {name}")
+        return Retryable(Code.UNREACHABLE, f"cannot reach the endpoint: {name}")
     if name == "AWS_IO_TLS_ERROR_NEGOTIATION_FAILURE":
-        return Retryable("untrusted-server", f"the TLS handshake failed: {name}")
-    return Retryable("refused", f"the cloud closed the connection: {name}")
+        return Retryable(Code.UNTRUSTED_SERVER, f"the TLS handshake failed: {name}")
+    return Retryable(Code.REFUSED, f"the cloud closed the connection: {name}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from iot_agent import messages
-from iot_agent.errors import AgentError, Fatal, Retryable
+from iot_agent.errors import AgentError, Code, Fatal, Retryable
 from iot_agent.lifecycle import asks_with_bootstrap
 from iot_agent.messages import ACK, CHECK_IN, CREATE, ErrorResponse, Malformed, Topics
 from iot_agent.ports import Cloud, Credentials, Examiner, Identities, KeyStore, Session
@@ -60,7 +60,7 @@ def run(step: Kind, record: Record, now: float, world: World) -> Outcome:
     except AgentError as error:
         return Failed(error.code, str(error), error.remedy, isinstance(error, Fatal), error.retry_after)
     except OSError as error:
-        problem = Retryable("disk", f"{error}")
+        problem = Retryable(Code.DISK, f"{error}")
         return Failed(problem.code, str(problem), problem.remedy, fatal=False)
 
 
@@ -77,7 +77,7 @@ def generate(record: Record, now: float, world: World) -> Success:
     try:
         world.keys.generate(label, world.algorithm)
     except Retryable as problem:
-        if problem.code != "token-full":
+        if problem.code != Code.TOKEN_FULL:
             raise
         retire(record, now, world)  # what crashes have left may be what takes the room
         world.keys.generate(label, world.algorithm)
@@ -96,9 +96,11 @@ def request(record: Record, now: float, world: World) -> Success:
         reply = _exchange(session, world.topics, CREATE, message, messages.parse_create_response)
     certificate = world.examine(reply.pem, reply.chain, public_key)
     if certificate.certificate_id != reply.cert_id:
-        raise Retryable("bad-reply", f"the cloud calls the certificate {reply.cert_id}; it is another one")
+        raise Retryable(Code.BAD_REPLY, f"the cloud calls the certificate {reply.cert_id}; it is another one")
     if not worth_taking(certificate.not_before, certificate.not_after, now, world.policy):
-        raise Retryable("unfit-certificate", "the issued certificate was refused: it would be due for renewal at once")
+        raise Retryable(
+            Code.UNFIT_CERTIFICATE, "the issued certificate was refused: it would be due for renewal at once"
+        )
     world.identities.store(Identity(pending.label, certificate), reply.pem, reply.chain)
     return Issued(certificate, _seconds(reply.time))
 
@@ -114,7 +116,7 @@ def prove(record: Record, _now: float, world: World) -> Success:
         session.subscribe([world.topics.response(verb) for verb in (ACK, CREATE, CHECK_IN)])
         reply = _exchange(session, world.topics, ACK, message, messages.parse_ack_response)
     if reply.cert_id != pending.certificate.certificate_id:
-        raise Retryable("bad-reply", f"the cloud acknowledged another certificate, {reply.cert_id}")
+        raise Retryable(Code.BAD_REPLY, f"the cloud acknowledged another certificate, {reply.cert_id}")
     return Proven(_seconds(reply.time))
 
 
@@ -189,14 +191,14 @@ def _exchange(
         try:
             reply = parse(payload)
         except Malformed as problem:
-            raise Retryable("bad-reply", f"the cloud's answer to {verb} is malformed: {problem}") from problem
+            raise Retryable(Code.BAD_REPLY, f"the cloud's answer to {verb} is malformed: {problem}") from problem
         if reply.request_id not in (None, message.request_id):
             return None
         if isinstance(reply, ErrorResponse):
             said = f"the cloud answered {reply.code}: {reply.message}"
             if reply.retry_after_s is None:
-                raise Fatal("cloud-refused", said)
-            raise Retryable("cloud-error", said, reply.retry_after_s)
+                raise Fatal(Code.CLOUD_REFUSED, said)
+            raise Retryable(Code.CLOUD_ERROR, said, reply.retry_after_s)
         return reply
 
     return session.exchange(topics.request(verb), messages.encode(message), topics.response(verb), accept)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from iot_agent import certificates, durable
-from iot_agent.errors import Fatal, Retryable
+from iot_agent.errors import Code, Fatal, Retryable
 from iot_agent.ports import Credentials
 
 OURS = re.compile(r"iot-agent-[0-9A-Za-z-]+")
@@ -29,7 +29,7 @@ class FileKeys:
             if not self._path(label).exists():
                 durable.write(self._path(label), certificates.generate_key(algorithm))
         except OSError as error:
-            raise Retryable("key-store", f"cannot store a new key: {error}") from error
+            raise Retryable(Code.KEY_STORE, f"cannot store a new key: {error}") from error
 
     def csr(self, label: str, serial: str) -> str:
         """Build the CSR (PEM)."""
@@ -54,7 +54,7 @@ class FileKeys:
             if self._path(label).parent.exists():
                 durable.sync_directory(self._path(label).parent)
         except OSError as error:
-            raise Retryable("key-store", f"cannot remove {self._path(label)}: {error}") from error
+            raise Retryable(Code.KEY_STORE, f"cannot remove {self._path(label)}: {error}") from error
 
     def _path(self, label: str) -> Path:
         return self._root / label / "key.pem"
@@ -63,4 +63,4 @@ class FileKeys:
         try:
             return certificates.load_key(durable.read(self._path(label)))
         except OSError as error:
-            raise Fatal("key-store", f"cannot read {self._path(label)}: {error}") from error
+            raise Fatal(Code.KEY_STORE, f"cannot read {self._path(label)}: {error}") from error

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 
 from iot_agent import durable
-from iot_agent.errors import Retryable
+from iot_agent.errors import Code, Retryable
 from iot_agent.settings import Token
 
 LONGEST = 4096  # bytes
@@ -34,7 +34,7 @@ class PinSources:
         except FileNotFoundError:
             return pin
         except OSError as error:
-            raise Retryable("pin", f"cannot tell whether the PIN was refused: {error}") from error
+            raise Retryable(Code.PIN, f"cannot tell whether the PIN was refused: {error}") from error
         except (ValueError, KeyError, TypeError):
             return pin  # damaged: one attempt too many is better than a device without its key
         if seen:
@@ -47,7 +47,7 @@ class PinSources:
             fingerprint = _fingerprint(token, pin, os.urandom(16))
             durable.write(self._path(token), json.dumps(fingerprint).encode())
         except OSError as error:
-            return Retryable("pin-refused", f"{_error(token)}; this could not be written down: {error}")
+            return Retryable(Code.PIN_REFUSED, f"{_error(token)}; this could not be written down: {error}")
         return _error(token)
 
     def _path(self, token: Token) -> Path:
@@ -56,7 +56,7 @@ class PinSources:
 
 def _error(token: Token) -> Retryable:
     said = f"the token {token.label!r} refused the PIN of {token.pin_source}; it is not tried again"
-    return Retryable("pin-refused", said)
+    return Retryable(Code.PIN_REFUSED, said)
 
 
 def _fingerprint(token: Token, pin: str, salt: bytes) -> dict[str, str | int]:
@@ -77,20 +77,24 @@ def _read(source: str) -> str:
                 _check_private(path, os.fstat(descriptor))
             pin = file.read(LONGEST).decode().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise Retryable("pin", f"cannot read the PIN from {source}: {error}") from error
+        raise Retryable(Code.PIN, f"cannot read the PIN from {source}: {error}") from error
     if not pin:
-        raise Retryable("pin", f"{source} holds no PIN")
+        raise Retryable(Code.PIN, f"{source} holds no PIN")
     return pin
 
 
 def _check_private(path: Path, about: os.stat_result) -> None:
     if not stat.S_ISREG(about.st_mode) or about.st_mode & 0o077 or about.st_uid not in (0, os.geteuid()):
         found = f"mode {stat.S_IMODE(about.st_mode):04o}, user {about.st_uid}"
-        raise Retryable("pin", f"{path} must be a file that only the agent's user can read (mode 0600); it has {found}")
+        raise Retryable(
+            Code.PIN, f"{path} must be a file that only the agent's user can read (mode 0600); it has {found}"
+        )
 
 
 def _credential(name: str) -> Path:
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     if directory is None:
-        raise Retryable("pin", f"there is no credential {name}: the unit loads none (LoadCredential=, systemd.exec(5))")
+        raise Retryable(
+            Code.PIN, f"there is no credential {name}: the unit loads none (LoadCredential=, systemd.exec(5))"
+        )
     return Path(directory) / name

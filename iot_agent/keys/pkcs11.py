@@ -28,7 +28,7 @@ from pkcs11.util.ec import encode_ec_public_key, encode_ecdsa_signature, encode_
 from pkcs11.util.rsa import encode_rsa_public_key
 
 from iot_agent import process
-from iot_agent.errors import LOCKED_PAUSE, AgentError, Fatal, Retryable
+from iot_agent.errors import LOCKED_PAUSE, AgentError, Code, Fatal, Retryable
 from iot_agent.keys.pin import PinSources
 from iot_agent.ports import Pins
 from iot_agent.settings import Token
@@ -84,13 +84,13 @@ class SessionKeys:
                 self._make(label, algorithm)
             except NO_ROOM as error:
                 why = f"the token made no key, perhaps for want of room: {_name(error)}"
-                raise Retryable("token-full", why) from error
+                raise Retryable(Code.TOKEN_FULL, why) from error
         private = self._half(ObjectClass.PRIVATE_KEY, label)
         found = {attribute: private[attribute] for attribute in STAYS}
         if found != STAYS:
             self.remove(label)
             wrong = ", ".join(attribute.name for attribute in STAYS if found[attribute] != STAYS[attribute])
-            raise Fatal("key-store", f"the token made a key that could leave it ({wrong}); it was destroyed")
+            raise Fatal(Code.KEY_STORE, f"the token made a key that could leave it ({wrong}); it was destroyed")
 
     def _make(self, label: str, algorithm: str) -> None:
         how: dict[str, Any] = {
@@ -136,7 +136,7 @@ class SessionKeys:
     def _half(self, kind: ObjectClass, label: str) -> Any:  # noqa: ANN401 - a private or a public key
         found = self._find(kind, label)
         if not found:
-            raise Fatal("key-store", f"there is no key {label} on the token")
+            raise Fatal(Code.KEY_STORE, f"there is no key {label} on the token")
         return found[0]
 
     def _find(self, kind: ObjectClass, label: str | None = None) -> list[Any]:
@@ -155,13 +155,15 @@ def session(token: Token, pins: Pins) -> Iterator[Session]:
             yield opened
         library.finalize()
     except ABSENT as error:
-        raise Retryable("token", f"there is no {where}: {_name(error)}") from error
+        raise Retryable(Code.TOKEN, f"there is no {where}: {_name(error)}") from error
     except pkcs11.PinLocked as error:
-        raise Retryable("pin-locked", f"the {where} is locked; it is left alone for an hour", LOCKED_PAUSE) from error
+        raise Retryable(
+            Code.PIN_LOCKED, f"the {where} is locked; it is left alone for an hour", LOCKED_PAUSE
+        ) from error
     except CANNOT as error:
-        raise Fatal("key-store", f"the {where} cannot make such a key: {_name(error)}") from error
+        raise Fatal(Code.KEY_STORE, f"the {where} cannot make such a key: {_name(error)}") from error
     except pkcs11.PKCS11Error as error:
-        raise Retryable("token", f"the {where} failed: {_name(error)}") from error
+        raise Retryable(Code.TOKEN, f"the {where} failed: {_name(error)}") from error
 
 
 def _opened(found: pkcs11.Token, token: Token, pins: Pins) -> Session:
@@ -181,7 +183,7 @@ def look(token: Token) -> list[str]:
     try:
         flags = pkcs11.lib(token.module).get_token(token_label=token.label).flags
     except pkcs11.PKCS11Error as error:
-        raise Retryable("token", f"there is no token {token.label!r} of {token.module}: {_name(error)}") from error
+        raise Retryable(Code.TOKEN, f"there is no token {token.label!r} of {token.module}: {_name(error)}") from error
     return [flag.name for flag in pkcs11.TokenFlag if flag in flags and flag.name is not None]
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from iot_agent import durable
-from iot_agent.errors import Fatal, Retryable
+from iot_agent.errors import Code, Fatal, Retryable
 from iot_agent.keys import uri
 from iot_agent.keys.file import FileKeys
 from iot_agent.keys.token import REFERENCE, TokenKeys
@@ -73,7 +73,7 @@ class KeyRing:
         except FileNotFoundError:
             return self._files
         except (OSError, ValueError) as error:
-            raise Fatal("key-store", f"cannot tell from {path} where the key is: {error}") from error
+            raise Fatal(Code.KEY_STORE, f"cannot tell from {path} where the key is: {error}") from error
         if self._token is not None and self._token.label == token.label:
             token = self._token
         return self._on_token(token)
@@ -86,7 +86,7 @@ def _alone(root: Path) -> Iterator[None]:
         durable.make_directory(root)
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise Retryable("key-store", f"cannot use {root}: {error}") from error
+        raise Retryable(Code.KEY_STORE, f"cannot use {root}: {error}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from iot_agent import certificates, durable
-from iot_agent.errors import Fatal, Retryable
+from iot_agent.errors import Code, Fatal, Retryable
 from iot_agent.keys import uri
 from iot_agent.ports import Credentials
 from iot_agent.settings import Token, TokenKey
@@ -41,7 +41,7 @@ class TokenKeys:
             durable.make_directory(directory)
             durable.write(directory / REFERENCE, uri.write(TokenKey(self._token, label)).encode() + b"\n")
         except OSError as error:
-            raise Retryable("key-store", f"cannot write {directory / REFERENCE}: {error}") from error
+            raise Retryable(Code.KEY_STORE, f"cannot write {directory / REFERENCE}: {error}") from error
         self._ask("generate", label, algorithm)
 
     def csr(self, label: str, serial: str) -> str:
@@ -92,20 +92,21 @@ class TokenKeys:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise Retryable("token", f"{what} hung and was stopped after {self._limit:.0f} s") from error
+            raise Retryable(Code.TOKEN, f"{what} hung and was stopped after {self._limit:.0f} s") from error
         except OSError as error:
-            raise Retryable("token", f"{what} could not be started: {error}") from error
+            raise Retryable(Code.TOKEN, f"{what} could not be started: {error}") from error
         try:
             answer = json.loads(done.stdout)
         except ValueError as error:
             raise Retryable(
-                "token", f"{what} died without an answer ({_how(done.returncode)}); its last words are in the journal"
+                Code.TOKEN,
+                f"{what} died without an answer ({_how(done.returncode)}); its last words are in the journal",
             ) from error
         if "result" in answer:
             return answer["result"]
         if answer["fatal"]:
-            raise Fatal(answer["code"], answer["message"])
-        raise Retryable(answer["code"], answer["message"], answer["retry_after"])
+            raise Fatal(Code(answer["code"]), answer["message"])
+        raise Retryable(Code(answer["code"]), answer["message"], answer["retry_after"])
 
 
 def _how(code: int) -> str:

@@ -5,7 +5,7 @@ import pytest
 from iot_agent.doctor.findings import Level
 from iot_agent.doctor.probes.keystore import Inspector, inspect
 from iot_agent.doctor.rules.keystore import Pin, Store, judge
-from iot_agent.errors import Fatal
+from iot_agent.errors import Code, Fatal
 from iot_agent.record import Failure, Kind, Record
 
 RECORD = Record("SN-0001")
@@ -25,9 +25,9 @@ class Token:
         self.logins += 1
         if not self.right:
             self.pin = Pin.LOW
-            raise Fatal("key-store", "PIN incorrect")
+            raise Fatal(Code.KEY_STORE, "PIN incorrect")
         if label == "gone":
-            raise Fatal("key-store", "no such key")
+            raise Fatal(Code.KEY_STORE, "no such key")
         return label.encode()
 
 

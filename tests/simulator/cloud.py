@@ -28,7 +28,7 @@ from cloud.rotation.record import Device, Entry, State
 from cloud.rotation.registry import Registered
 from cloud.rotation.steps import World
 from cloud.rotation.sweeper import sweep
-from iot_agent.errors import Retryable
+from iot_agent.errors import Code, Retryable
 from iot_agent.keys.token import TokenKeys
 from iot_agent.ports import Credentials, Session
 from tests.simulator.authority import Authority
@@ -161,14 +161,14 @@ class SimulatedCloud:
         if entry is None:
             self._just_in_time(certificate, principal, pem)
         if entry is None or entry.status != "ACTIVE" or certificate.not_valid_after_utc.timestamp() < self.now():
-            raise Retryable("refused", "the cloud closed the connection")
+            raise Retryable(Code.REFUSED, "the cloud closed the connection")
         return principal
 
     def _just_in_time(self, certificate: x509.Certificate, principal: str, pem: str) -> None:
         try:
             certificate.verify_directly_issued_by(self.vendor.certificate)
         except Exception as error:
-            raise Retryable("refused", "not registered, and of no CA that registers just in time") from error
+            raise Retryable(Code.REFUSED, "not registered, and of no CA that registers just in time") from error
         self.register.entries[principal] = Listed(pem, "ACTIVE", VENDOR_CA, {BOOTSTRAP_POLICY})
         event = json.dumps({"certificateId": principal}).encode()
         self._event("registered", "$aws/events/certificates/registered/x", "", event)
@@ -179,7 +179,7 @@ class SimulatedCloud:
         entry = self.register.entries.get(principal, Listed("", "", ""))
         allowed = DEVICE_POLICY in entry.policies or (BOOTSTRAP_POLICY in entry.policies and verb == "create-man-cert")
         if not allowed or entry.muted:
-            raise Retryable("not-permitted", f"the policy forbids publishing to {topic}")
+            raise Retryable(Code.NOT_PERMITTED, f"the policy forbids publishing to {topic}")
         self.register.said.clear()
         self._event(KINDS[verb], topic, principal, payload)
         return list(self.register.said)
@@ -218,7 +218,7 @@ class Broker:
         if not _has_key(credentials, x509.load_pem_x509_certificate(pem.encode())):
             raise AssertionError(f"{credentials.certificate} is not for {credentials.key}")
         if self.faults.refuse():
-            raise Retryable("refused", "the cloud closed the connection")
+            raise Retryable(Code.REFUSED, "the cloud closed the connection")
         yield BrokerSession(self, self.cloud.connect(pem))
 
 
@@ -257,4 +257,4 @@ class BrokerSession:
                 reply: Any = accept(said) if said_on == reply_topic else None
                 if reply is not None:
                     return reply  # type: ignore[no-any-return]  # what accept gives
-        raise Retryable("no-reply", f"no reply on {reply_topic}")
+        raise Retryable(Code.NO_REPLY, f"no reply on {reply_topic}")

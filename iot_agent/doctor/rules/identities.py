@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from iot_agent.doctor.findings import Finding, error, fine, warning
-from iot_agent.errors import REMEDIES
+from iot_agent.errors import REMEDIES, Code
 from iot_agent.record import Record
 
 RESTART = "Restart the agent (systemctl restart iot-agent): it repairs the link at start; nothing is lost meanwhile."
@@ -53,7 +53,7 @@ def _judge_one(identity: Seen, record: Record, now: float) -> Iterator[Finding]:
 
 def _remedy(identity: Seen, record: Record) -> str:
     if identity.role == "bootstrap":
-        return REMEDIES["bad-credentials"] + (
+        return REMEDIES[Code.BAD_CREDENTIALS] + (
             "" if record.active is None else " The device does not need it while its own certificate is accepted."
         )
     if identity.role == "active":

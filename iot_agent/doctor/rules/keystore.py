@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from iot_agent.doctor.findings import Finding, error, fine, skipped, warning
-from iot_agent.errors import REMEDIES
+from iot_agent.errors import REMEDIES, Code
 from iot_agent.record import Record
 
-SUSPECT = frozenset({"key-store", "pin-refused", "pin-locked"})  # failures after which a PIN is not tried
+SUSPECT = frozenset({Code.KEY_STORE, Code.PIN_REFUSED, Code.PIN_LOCKED})  # failures after which a PIN is not tried
 
 
 class Pin(Enum):
@@ -64,7 +64,7 @@ def judge(seen: Keys) -> Iterator[Finding]:
     """Judge the store, its PIN, then each key."""
     store = seen.store
     if store.problem is not None:
-        yield error("keys.store", f"{store.description}: {store.problem}", REMEDIES["key-store"])
+        yield error("keys.store", f"{store.description}: {store.problem}", REMEDIES[Code.KEY_STORE])
         return
     yield fine("keys.store", f"{store.description} is there")
     if store.pin is Pin.LOCKED:
@@ -79,7 +79,7 @@ def judge(seen: Keys) -> Iterator[Finding]:
     if seen.withheld is not None:
         yield skipped("keys", f"not looked at, so that no PIN attempt is spent: {seen.withheld}")
         if store.pin in (Pin.GOOD, Pin.UNKNOWN):
-            yield warning("keys.pin", "the PIN may be wrong: no login was tried", REMEDIES["key-store"])
+            yield warning("keys.pin", "the PIN may be wrong: no login was tried", REMEDIES[Code.KEY_STORE])
     for label, key in seen.found.items():
         if isinstance(key, str):
-            yield error(f"keys.{label}", key, REMEDIES["bad-credentials"])
+            yield error(f"keys.{label}", key, REMEDIES[Code.BAD_CREDENTIALS])

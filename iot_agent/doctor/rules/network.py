@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from iot_agent.doctor.findings import Finding, error, fine, warning
-from iot_agent.errors import REMEDIES
+from iot_agent.errors import REMEDIES, Code
 
 EXPIRES_SOON = 14 * 86400  # seconds
 
@@ -49,7 +49,7 @@ def judge(seen: Network, now: float) -> Iterator[Finding]:
         return
     yield fine("network.tcp", f"{where} takes connections")
     if seen.untrusted is not None:
-        yield error("network.tls", f"{where} is not trusted: {seen.untrusted}", REMEDIES["untrusted-server"])
+        yield error("network.tls", f"{where} is not trusted: {seen.untrusted}", REMEDIES[Code.UNTRUSTED_SERVER])
     elif seen.not_tls is not None:
         remedy = (
             "See that this is the MQTT endpoint, and that nothing between (a proxy, a captive portal) answers for it."
