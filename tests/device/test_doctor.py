@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import certificates, config, turns
+from iot_agent import bundle, certificates, config, turns
 from iot_agent.doctor import command, examine, findings
 from iot_agent.doctor.findings import Level
 from iot_agent.doctor.probes import cloud, network
@@ -64,6 +64,9 @@ SPOILT: dict[str, tuple[Callable[[Patient], object], str, str]] = {
     "bootstrap key open": (lambda p: (p.directory / "bootstrap.key").chmod(0o604), "files.mode", "bootstrap.key"),
     "configuration writable": (lambda p: (p.directory / "agent.yaml").chmod(0o666), "files.mode", "agent.yaml"),
     "CA file missing": (lambda p: (p.directory / "endpoint-ca.pem").unlink(), "files.access", "No such file"),
+    "CA file empty": (
+        lambda p: (p.directory / "manufacturer-ca.pem").write_text(""), "files.content", "holds no certificate in PEM",
+    ),
     "another key": (other_key, "identity.active", "it is not for our key"),
     "key missing": (lambda p: (p.identity / "key.pem").unlink(), f"keys.{LABEL}", "cannot read"),
     "key garbage": (lambda p: (p.identity / "key.pem").write_text("x"), f"keys.{LABEL}", "not a usable private key"),
@@ -119,6 +122,7 @@ def trusting_look(host: str, port: int, _ca_file: Path, **_named: object) -> Net
 
 
 BUGS: dict[str, tuple[object, str, object]] = {
+    "CA file empty": (bundle, "_flaw", lambda *_, **__: None),
     "key readable by all": (files, "FORBIDDEN", dict.fromkeys(Kind, 0)),
     "key of somebody else": (files, "_judge_one", lambda *_: iter(())),
     "another key": (certificates, "_flaws", lambda *_: ()),
@@ -303,7 +307,7 @@ def test_who_may_not_read_the_configuration_is_told_to_use_sudo(
     open_place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In this process, which can give up root: a child's interpreter may be root's alone.
-    monkeypatch.setattr(command, "read_configuration", config.read)
+    monkeypatch.setattr(command, "read_configuration", lambda path, **_: config.read(path))
     monkeypatch.setattr(command, "BadConfiguration", config.BadConfiguration)
     Patient(open_place)
     configuration = open_place / "agent.yaml"

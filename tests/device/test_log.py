@@ -97,13 +97,13 @@ def test_several_lines_stay_one_entry_and_cannot_forge_a_field(logger: logging.L
 
 
 def test_a_journal_that_is_away_costs_nothing(
-    logger: logging.Logger, journal: Journal, capsys: pytest.CaptureFixture[str]
+    logger: logging.Logger, journal: Journal, capfd: pytest.CaptureFixture[str]
 ) -> None:
     handler = log.JournalHandler(journal.path + ".gone")
     logger.addHandler(handler)
     logger.warning("still said")
     logger.removeHandler(handler)
-    assert capsys.readouterr().err == "<4>still said\n"
+    assert capfd.readouterr().err == "<4>still said\n"
 
 
 SECRETS = [

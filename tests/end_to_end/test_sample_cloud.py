@@ -8,7 +8,7 @@ import pytest
 from cloud.local.handle import LocalCloud
 from tests.end_to_end.sample_cloud import SampleCloud
 from tests.end_to_end.sample_device import VendorIdentity
-from tests.harness import Agent, wait_for
+from tests.harness import Agent, impatient, wait_for
 
 CONFIGURATION = """
 serial: {serial}
@@ -73,7 +73,7 @@ def agent(site: Site, request: pytest.FixtureRequest) -> Iterator[Agent]:
 @pytest.fixture
 def aboard(agent: Agent) -> Agent:
     """Give a running agent that has its certificate."""
-    agent.start()
+    agent.start(**impatient(agent.directory))
     wait_for(lambda: agent.status()["rotations"] == 1)
     return agent
 

@@ -11,7 +11,7 @@ import pytest
 
 from cloud.local.tokens import LABEL
 from tests.device.test_daemon import LonelyAgent
-from tests.harness import PATIENCE, wait_for
+from tests.harness import PATIENCE, impatient, wait_for
 from tests.keys.bench import Bench
 from tests.keys.conftest import Meddler
 
@@ -63,7 +63,8 @@ def test_a_module_that_fails_costs_the_daemon_nothing(
 ) -> None:
     meddler.spoil(Meddler.LOGIN, "b", what)
     manager = Manager(tmp_path / "notify")
-    agent.start(NOTIFY_SOCKET=str(manager.path), WATCHDOG_USEC=str(int(BEAT * 1e6)))
+    beating = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": str(int(BEAT * 1e6))}
+    agent.start(**beating, **impatient(tmp_path))
     assert manager.longest_silence(4) < BEAT, "systemd would have killed it"
     error = wait_for(lambda: agent.status()["last_error"])
     assert error["code"] == code
