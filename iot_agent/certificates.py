@@ -109,10 +109,10 @@ def examine(pem: str, chain: str | None, expected: Expectation) -> Examined:
     """
     with _without_warnings():
         certificate = x509.load_pem_x509_certificate(pem.encode())
-    certificate.extensions  # noqa: B018 - parses them all: a broken extension is found here, not later
-    trusted = chain if expected.issuers is None else expected.issuers
-    issuers = None if trusted is None else load_issuers(trusted)
-    return Examined(_facts(certificate), tuple(_flaws(certificate, issuers, expected)))
+        certificate.extensions  # noqa: B018 - parses them all: a broken extension is found here, not later
+        trusted = chain if expected.issuers is None else expected.issuers
+        issuers = None if trusted is None else load_issuers(trusted)
+        return Examined(_facts(certificate), tuple(_flaws(certificate, issuers, expected)))
 
 
 def load_issuers(pem: str) -> list[x509.Certificate]:

@@ -43,11 +43,18 @@ NAMED = {
     "endpoint.ca_file": "endpoint-ca.pem",
     "manufacturer_ca": "manufacturer-ca.pem",
 }
+
+
+def replaced(path: Path, by: Callable[[Path], None]) -> None:
+    path.unlink()
+    by(path)
+
+
 SPOIL: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (Path.unlink, "is not there; copy the bundle that was made for this device to "),
     "empty": (lambda path: path.write_text(""), "in PEM; put the one there that was made for this device"),
-    "a directory": (lambda path: (path.unlink(), path.mkdir()), "cannot be read: [Errno 21] Is a directory"),
-    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "in PEM; put the one there"),
+    "a directory": (lambda path: replaced(path, Path.mkdir), "cannot be read: [Errno 21] Is a directory"),
+    "a pipe": (lambda path: replaced(path, os.mkfifo), "in PEM; put the one there"),
     "endless": (lambda path: os.truncate(path, 2**30), "cannot be read: larger than 1048576 bytes"),
 }
 
