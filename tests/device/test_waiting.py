@@ -118,3 +118,26 @@ def test_a_reader_that_is_killed_is_tried_again_although_no_file_has_changed(age
     assert "its reader was ended by" in agent.status()["configuration"]["error"]
     (agent.directory / "ill").unlink()
     wait_for(lambda: agent.status()["daemon"] == "running")
+
+
+def test_a_daemon_whose_stderr_nobody_reads_serves_and_tells_later_what_was_lost(agent: LonelyAgent) -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with pytest.raises(BlockingIOError):
+        while os.write(theirs, b"x\n" * 2048):
+            pass
+    os.set_blocking(theirs, True)
+    agent.process = subprocess.Popen(agent.command(), stderr=theirs, text=True)
+    os.close(theirs)
+    wait_for(lambda: agent.status()["attempt"])
+    os.set_blocking(ours, False)
+    said = b""
+
+    def told() -> bool:
+        nonlocal said
+        said += os.read(ours, 65536)
+        return b"messages before this one were dropped" in said
+
+    wait_for(told)
+    assert agent.stop() == 0
+    os.close(ours)
