@@ -18,6 +18,7 @@ from iot_agent.doctor import command, examine, findings
 from iot_agent.doctor.findings import Level
 from iot_agent.doctor.probes import cloud, network
 from iot_agent.doctor.rules import clock, files, renewal
+from iot_agent.doctor.rules import identities as identity_rules
 from iot_agent.doctor.rules.files import Kind
 from iot_agent.doctor.rules.network import Network
 from iot_agent.identities import IdentityDirectories
@@ -399,3 +400,9 @@ def test_the_exit_status_is_that_of_the_worst_finding() -> None:
     assert findings.exit_status([good, findings.warning("c", "", "do")]) == 1
     assert findings.exit_status([bad, good]) == 2
     assert findings.report([bad, good], 1.0)["worst"] == "error"
+
+
+def test_what_works_in_spite_of_the_rules_is_a_warning() -> None:
+    seen = identity_rules.Seen("iot-agent-1", "pending", None, "aa", 0, 10, odd="its serial number is 0")
+    (finding,) = identity_rules.judge([seen], Record("SN-0001"), 5)
+    assert (finding.level, finding.message) == (Level.WARNING, "the certificate of iot-agent-1: its serial number is 0")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ def test_a_reader_that_is_killed_is_tried_again_although_no_file_has_changed(age
 def test_a_daemon_whose_stderr_nobody_reads_serves_and_tells_later_what_was_lost(agent: LonelyAgent) -> None:
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
-    with pytest.raises(BlockingIOError):
+    with suppress(BlockingIOError):
         while os.write(theirs, b"x\n" * 2048):
             pass
     os.set_blocking(theirs, True)

@@ -20,10 +20,12 @@ BEAT = 1.5  # seconds between two signs of life, as the service manager is promi
 
 
 @pytest.fixture
-def agent(on_token: Bench, meddler: Meddler, tmp_path: Path) -> Iterator[LonelyAgent]:
+def agent(on_token: Bench, meddler: Meddler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LonelyAgent]:
     """Give an agent whose bootstrap key is on the token, behind the meddler."""
     assert on_token.local is not None
     on_token.local.tool("--keypairgen", "--key-type", "EC:prime256v1", "--label", VENDOR, "--id", "01")
+    for name, value in impatient(tmp_path).items():
+        monkeypatch.setenv(name, value)
     directory = tmp_path / "agent"
     directory.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as nobody:
@@ -63,8 +65,7 @@ def test_a_module_that_fails_costs_the_daemon_nothing(
 ) -> None:
     meddler.spoil(Meddler.LOGIN, "b", what)
     manager = Manager(tmp_path / "notify")
-    beating = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": str(int(BEAT * 1e6))}
-    agent.start(**beating, **impatient(tmp_path))
+    agent.start(NOTIFY_SOCKET=str(manager.path), WATCHDOG_USEC=str(int(BEAT * 1e6)))
     assert manager.longest_silence(4) < BEAT, "systemd would have killed it"
     error = wait_for(lambda: agent.status()["last_error"])
     assert error["code"] == code

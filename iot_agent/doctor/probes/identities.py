@@ -83,7 +83,7 @@ def _look(name: str, role: str, path: Path, chain: str | None, expected: Expecta
         return Seen(name, role, problem=f"its certificate cannot be read: {error}")
     facts = examined.facts
     known = [flaw for flaw in examined.flaws if expected.public_key or flaw != OTHER_KEY]  # a missing key tells itself
-    return Seen(name, role, None, facts.certificate_id, facts.not_before, facts.not_after, tuple(known))
+    return Seen(name, role, None, facts.certificate_id, facts.not_before, facts.not_after, tuple(known), examined.odd)
 
 
 def _text(path: Path) -> str | None:
