@@ -16,6 +16,7 @@ from iot_agent.settings import Settings, load
 MAX_OUTCOME = 64 * 1024
 CONFIG_LIMIT = 20
 GRACE = 2
+STARTING = "--starting"  # tells the reader of the configuration that the daemon starts, and is not asked by a person
 LAST_WORDS = 1000  # characters of what a child said before it died
 
 
@@ -116,7 +117,7 @@ def read_configuration(path: Path, *, starting: bool = False) -> Settings:
 
     When the daemon is `starting`, less is refused: see `bundle`.
     """
-    command = [sys.executable, "-P", "-m", "iot_agent.reader", str(path), *(["--starting"] if starting else [])]
+    command = [sys.executable, "-P", "-m", "iot_agent.reader", str(path), *([STARTING] if starting else [])]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module, no shell
             command,

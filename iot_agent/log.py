@@ -191,8 +191,11 @@ def datagram(fields: dict[str, str]) -> bytes:
 
 
 def configure(level: str) -> None:
-    """Set up logging for this process; call again to change the level."""
-    logging.basicConfig(level=level.upper(), handlers=[_handler()], force=True)
+    """Set up logging for this process; call again to change the level, which needs no descriptor and cannot fail."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, CountingHandler | logging.NullHandler) for handler in root.handlers):
+        logging.basicConfig(handlers=[_handler()], force=True)
+    root.setLevel(level.upper())
     logging.raiseExceptions = False  # a closed stderr must not stop the agent
     sys.excepthook = _tell_the_end  # Python's own would print the traceback as it is
 

@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 
 from iot_agent import bundle, config
+from iot_agent.children import STARTING
 from iot_agent.config import BadConfiguration
 from iot_agent.settings import dump
-
-STARTING = "--starting"
 
 
 def main(arguments: list[str]) -> int:

@@ -321,6 +321,15 @@ def test_a_process_whose_stderr_nobody_reads_goes_on(planted: str) -> None:
     assert ended == (not planted)
 
 
+def test_the_level_is_changed_also_without_descriptors() -> None:
+    code = (
+        "from iot_agent import log; import logging, resource; log.configure('error'); logging.warning('not yet')\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); log.configure('info'); logging.info('now')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "<6>now\n"
+
+
 def test_without_a_stderr_nothing_is_written_to_what_has_its_number_now(tmp_path: Path) -> None:
     code = (
         "import os, sys; from iot_agent import log; import logging\n"

@@ -63,9 +63,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
-def agent(site: Site, request: pytest.FixtureRequest) -> Iterator[Agent]:
+def agent(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     """Give an agent not yet started; a test's parameter is what more there is to its configuration."""
     agent = site.new_agent(f"IUQWXALODJESC{len(list(site.directory.glob('IUQ*')))}", getattr(request, "param", ""))
+    for name, value in impatient(agent.directory).items():
+        monkeypatch.setenv(name, value)
     yield agent
     agent.kill()
 
@@ -73,7 +75,7 @@ def agent(site: Site, request: pytest.FixtureRequest) -> Iterator[Agent]:
 @pytest.fixture
 def aboard(agent: Agent) -> Agent:
     """Give a running agent that has its certificate."""
-    agent.start(**impatient(agent.directory))
+    agent.start()
     wait_for(lambda: agent.status()["rotations"] == 1)
     return agent
 
