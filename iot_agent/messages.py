@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from iot_agent.errors import printable
+
 MAX_PAYLOAD = 64 * 1024
 MAX_DEPTH = 16
 MAX_CERTIFICATE = 16 * 1024
@@ -220,7 +222,7 @@ def _advice(value: object) -> Advice | None:
         return None
     if start > end or len(reason) > MAX_ERROR_TEXT:
         return None
-    return Advice(start, end, reason)
+    return Advice(start, end, printable(reason))
 
 
 def _error(fields: dict[str, Any]) -> ErrorResponse:

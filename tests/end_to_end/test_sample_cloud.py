@@ -8,7 +8,7 @@ import pytest
 from cloud.local.handle import LocalCloud
 from tests.end_to_end.sample_cloud import SampleCloud
 from tests.end_to_end.sample_device import VendorIdentity
-from tests.harness import Agent, wait_for
+from tests.harness import Agent, impatient, wait_for
 
 CONFIGURATION = """
 serial: {serial}
@@ -63,9 +63,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
-def agent(site: Site, request: pytest.FixtureRequest) -> Iterator[Agent]:
+def agent(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     """Give an agent not yet started; a test's parameter is what more there is to its configuration."""
     agent = site.new_agent(f"IUQWXALODJESC{len(list(site.directory.glob('IUQ*')))}", getattr(request, "param", ""))
+    for name, value in impatient(agent.directory).items():
+        monkeypatch.setenv(name, value)
     yield agent
     agent.kill()
 
