@@ -17,8 +17,7 @@ topic_prefix: /cert-rotation
 manufacturer_ca: {manufacturer_ca}
 bootstrap: {{certificate: {certificate}, key: {key}}}
 renewal: {{minimum_interval: 1s}}
-retry: {{first: 1s, longest: 2s}}
-limits: {{step: 6s}}
+retry: {{first: 1s, longest: 2s, prove_attempts: 2}}
 paths: {{state: state, run: run}}
 """
 
@@ -44,7 +43,8 @@ class Site:
             certificate=identity.chain,
             key=identity.key,
         )
-        (identity.directory / "agent.yaml").write_text(settings + more)
+        limits = "" if "limits" in more else "limits: {step: 6s}\n"
+        (identity.directory / "agent.yaml").write_text(settings + limits + more)
         return Agent(identity.directory)
 
     def asked(self, agent: Agent) -> list[str]:
@@ -136,3 +136,16 @@ def test_a_lost_answer_is_asked_for_again(site: Site, agent: Agent) -> None:
     wait_for(lambda: agent.settled(1))
     assert site.asked(agent) == ["create-man-cert", "create-man-cert", "ack-man-cert"]
     assert site.sample.certificates(agent.serial) == {served(agent): "ACTIVE"}
+
+
+@pytest.mark.parametrize("agent", ["check_in: {every: 1s}\nlimits: {step: 1m}"], indirect=True)
+def test_an_acknowledgement_whose_answer_is_lost_for_ever_ends_on_the_certificate_that_is_active(
+    site: Site, agent: Agent
+) -> None:
+    site.sample.loses_acknowledgements.add(agent.serial)
+    agent.start()
+    wait_for(lambda: agent.status()["state"] == "acked", 90)
+    assert site.sample.certificates(agent.serial) == {served(agent): "ACTIVE"}
+    assert events(agent) == ["introduced", "issued", "promoted"], "nothing was given up"
+    wait_for(lambda: failed(agent) == "check-in", 60)
+    assert site.sample.certificates(agent.serial) == {served(agent): "ACTIVE"}, "the vendor certificate was not shown"
