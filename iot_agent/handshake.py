@@ -78,7 +78,9 @@ class _Handshake:
             return self._run()
         finally:
             with suppress(OSError):
-                self._connection.sendall(self._outgoing.read())  # the last flight, or the alert: it is polite to say why
+                self._connection.sendall(
+                    self._outgoing.read()
+                )  # the last flight, or the alert: it is polite to say why
 
     def _run(self) -> int | None:
         while True:

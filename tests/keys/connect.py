@@ -18,6 +18,7 @@ from tests.keys.bench import ring
 
 def main() -> None:
     process.keep_private()
+    process.limit_memory()
     asked = json.loads(sys.stdin.readline())
     state = Path(asked["state"])
     token = None if asked["token"] is None else Token(**asked["token"])
