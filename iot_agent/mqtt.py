@@ -158,6 +158,7 @@ class MqttSession:
                     maximum_packet_size=MAX_PACKET,
                 ),
                 session_behavior=mqtt5.ClientSessionBehaviorType.CLEAN,
+                offline_queue_behavior=mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
                 min_reconnect_delay_ms=NEVER_MS,
                 max_reconnect_delay_ms=NEVER_MS,
                 connack_timeout_ms=ACK_TIMEOUT * 1000,
