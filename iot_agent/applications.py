@@ -14,6 +14,7 @@ from pathlib import Path
 from iot_agent import durable
 from iot_agent.announcement import announcement
 from iot_agent.ports import Identities, StateStore
+from iot_agent.reconcile import OnDisk
 from iot_agent.record import Record
 from iot_agent.settings import Settings
 
@@ -44,6 +45,10 @@ class TellingStore:
             log.warning("identities may be open to a group that should not read them: %s", error)
         self._open(record)
         self._tell(record)
+
+    def disk(self) -> OnDisk:
+        """Tell what the store tells."""
+        return self._store.disk()
 
     def save(self, record: Record) -> None:
         """Save; raises `OSError` only if that fails."""

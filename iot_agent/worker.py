@@ -37,7 +37,7 @@ def main() -> int:
     threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     log.configure(request.settings.log_level)
     with _turn(request):
-        outcome = steps.run(request.step, request.record, request.now, _world(request))
+        outcome = steps.run(request.step, request.record, request.now, _context(request))
     sys.stdout.buffer.write(encode_outcome(outcome))
     sys.stdout.buffer.flush()
     return 0
@@ -56,7 +56,7 @@ def _end_with_the_daemon() -> None:
     os._exit(os.EX_TEMPFAIL)  # at once: whatever was under way is safe to leave at any point
 
 
-def _world(request: Request) -> steps.World:
+def _context(request: Request) -> steps.StepContext:
     """Wire the adapters to the ports, as the settings say."""
     given = request.settings
     state = given.state_directory
@@ -71,7 +71,7 @@ def _world(request: Request) -> steps.World:
         expected = certificates.Expectation(public_key, given.serial, issuers, request.now)
         return certificates.check_fit(pem, chain, expected)
 
-    return steps.World(
+    return steps.StepContext(
         keys=KeyRing(state, given.keys_backend, given.keys_token, on_token),
         cloud=MqttCloud(
             Endpoint(given.endpoint_host, given.endpoint_port, given.endpoint_ca_file, given.client_id),

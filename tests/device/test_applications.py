@@ -14,6 +14,7 @@ from iot_agent.doctor.findings import Level
 from iot_agent.identities import IdentityDirectories
 from iot_agent.keys.file import FileKeys
 from iot_agent.ports import StateStore
+from iot_agent.reconcile import OnDisk
 from iot_agent.record import Identity, Record
 from iot_agent.store import RecordStore
 from tests.device.patient import LABEL, Patient, acting_as
@@ -51,7 +52,7 @@ def promoted(patient: Patient) -> Record:
     assert patient.record.active is not None
     fresh = Identity(NEXT, replace(patient.record.active.certificate, certificate_id="ff"))
     identities.store(fresh, (patient.identity / "certificate.pem").read_text(), "a chain\n")
-    return replace(patient.record, active=fresh, leftovers=(LABEL,))
+    return replace(patient.record, active=fresh, to_delete=(LABEL,))
 
 
 def readable(path: Path, *gids: int, uid: int = MEMBER[0]) -> bool:
@@ -95,6 +96,9 @@ class Watcher:
 
     def __init__(self, patient: Patient) -> None:
         self.patient, self.seen = patient, list[bool]()
+
+    def disk(self) -> OnDisk:
+        return OnDisk((), frozenset(), None)
 
     def save(self, record: Record) -> None:
         assert record.active is not None

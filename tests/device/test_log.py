@@ -197,7 +197,7 @@ def test_an_explanation_says_what_to_do_and_names_only_fields_that_are_there(eve
 
 
 def test_every_event_of_a_device_s_history_has_an_id() -> None:
-    source = (Path(events.__file__).parent / "lifecycle.py").read_text()
-    noted = set(re.findall(r'_note\((?:[^"]*?), "([a-z-]+)"', source))
+    rooms = (Path(events.__file__).with_name(name) for name in ("lifecycle.py", "reconcile.py"))
+    noted = set(re.findall(r'note\((?:[^"]*?), "([a-z-]+)"', "".join(room.read_text() for room in rooms)))
     assert {"introduced", "issued", "promoted", "retired", "rolled-back"} <= noted
     assert noted <= events.MESSAGE_IDS.keys()

@@ -63,7 +63,7 @@ def test_a_removed_key_is_gone_and_no_other(bench: Bench) -> None:
 def test_what_the_record_does_not_keep_is_retired(bench: Bench) -> None:
     for label in (FIRST, SECOND, THIRD):
         bench.make(label)
-    outcome = steps.retire(bench.in_force(SECOND), 0, bench.world())
+    outcome = steps.retire(bench.in_force(SECOND), 0, bench.context())
     assert outcome == Retired((FIRST, THIRD))
     assert bench.keys.labels() == bench.identities.labels() == {SECOND}
     assert bench.keys.csr(SECOND, "SN-0001")

@@ -7,6 +7,7 @@ import pytest
 from iot_agent import lifecycle
 from iot_agent.keys.token import REFERENCE
 from iot_agent.record import Kind, Record, Step
+from iot_agent.schedule import Policy
 from tests.keys.bench import Bench, device_on, holds, label
 from tests.simulator.device import SERIAL, NoProgress, SimulatedDevice
 from tests.simulator.fuse import Crash, Fuse
@@ -135,10 +136,12 @@ def test_a_device_that_has_lost_its_token_comes_back_when_it_is_readmitted(on_to
 def test_bug_planted_a_removal_that_nothing_may_overtake(
     on_token: Bench, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def retire(record: Record, now: float) -> Step | None:
-        return Step(Kind.RETIRE, now, "") if record.leftovers else None
+    honest = lifecycle.decide
 
-    monkeypatch.setattr(lifecycle, "_retire", retire)
+    def decide(record: Record, now: float, policy: Policy, waited: float) -> Step:
+        return Step(Kind.RETIRE, now, "") if record.to_delete else honest(record, now, policy, waited)
+
+    monkeypatch.setattr(lifecycle, "decide", decide)
     with pytest.raises(AssertionError, match="from checking in"):
         test_a_device_that_has_lost_its_token_comes_back_when_it_is_readmitted(on_token, disk)
 
@@ -148,6 +151,6 @@ def test_bug_planted_a_removal_that_nothing_may_overtake(
 def test_bug_planted_a_device_that_does_not_ask_with_its_bootstrap_identity(
     on_token: Bench, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "NO_WAY_IN", {"refused"})
+    monkeypatch.setattr(lifecycle, "turn", lambda _record: None)
     with pytest.raises(AssertionError, match="has not come back"):
         lose_the_token(device_on(on_token, disk / "device"), on_token)

@@ -33,8 +33,7 @@ def roles(record: Record) -> dict[str, str]:
         found[record.active.label] = "active"
     if record.pending is not None and record.pending.certificate is not None:
         found[record.pending.label] = "pending"
-    if record.set_aside is not None:
-        found[record.set_aside.label] = "set-aside"
+    found.update({identity.label: "unconfirmed" for identity in record.unconfirmed})
     return found
 
 

@@ -12,7 +12,7 @@ RESTART = "Restart the agent (systemctl restart iot-agent): it repairs the link 
 
 @dataclass(frozen=True)
 class Seen:
-    """One identity: its role (bootstrap, active, pending, set-aside) and, where its certificate could be read, that.
+    """One identity: its role (bootstrap, active, pending, unconfirmed) and, where its certificate could be read, that.
 
     `flaws` are sentences about "it", the certificate. Times are seconds since the epoch.
     """
