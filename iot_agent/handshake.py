@@ -1,9 +1,9 @@
 """Whose server is there? A TLS handshake that shows no certificate of ours, over the standard library.
 
-The MQTT library reports a server that is not trusted, and a server that does not take our certificate, by one and the same
-error. Here only the first can go wrong. The server has proven itself when its certificate has led to the CA file, names the
-host, and signs for its key; that it then wants a certificate from us, and breaks off because it gets none, changes
-nothing about that.
+The MQTT library reports a server that is not trusted, and a server that does not take our certificate, by one and the
+same error. Here only the first can go wrong. The server has proven itself when its certificate leads to the CA file and
+names the host, and its key has signed; that it then wants a certificate from us, and breaks off because it gets none,
+changes nothing about that.
 """
 
 import errno
@@ -45,8 +45,8 @@ class BrokenOff(Exception):
 def shake(server: Server, *, strict: bool = False, tls_1_2: bool = False) -> int | None:
     """Return when the server has proven itself: the end of its certificate's validity (seconds since the epoch).
 
-    None when it has, and broke off for want of a certificate from us. Raises `Untrusted`, `BrokenOff`, or, when there is
-    no connection, `OSError`. `strict` reads RFC 5280 as Python 3.13 does; `tls_1_2` offers no newer version.
+    None when it has, and broke off for want of a certificate from us. Raises `Untrusted`, `BrokenOff`, or, when there
+    is no connection, `OSError`. `strict` reads RFC 5280 as Python 3.13 does; `tls_1_2` offers no newer version.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if tls_1_2:
@@ -64,7 +64,7 @@ def shake(server: Server, *, strict: bool = False, tls_1_2: bool = False) -> int
 
 
 class _Handshake:
-    """The handshake, flight by flight: so it can be seen how far it got, and a server that drips bytes be left in time."""
+    """The handshake, flight by flight: so it shows how far it got, and a server that drips bytes is left in time."""
 
     def __init__(self, context: ssl.SSLContext, connection: socket.socket, host: str) -> None:
         self._connection = connection
@@ -83,21 +83,24 @@ class _Handshake:
                 )  # the last flight, or the alert: it is polite to say why
 
     def _run(self) -> int | None:
-        while True:
-            try:
-                self._tls.do_handshake()
-                return self._validity()
-            except ssl.SSLCertVerificationError as error:
-                raise Untrusted(error.verify_message) from error
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLError as error:
-                return self._broken_off(error.reason or str(error))
-            try:
+        try:
+            while not self._done():
                 self._send()
                 self._receive()
-            except (TimeoutError, ConnectionError) as error:
-                return self._broken_off(error.strerror or "no answer to the handshake")
+        except (ssl.SSLError, TimeoutError, ConnectionError) as error:
+            if self._proven:
+                return None
+            raise BrokenOff(getattr(error, "reason", "") or error.strerror or "no answer to the handshake") from error
+        return self._validity()
+
+    def _done(self) -> bool:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLCertVerificationError as error:
+            raise Untrusted(error.verify_message) from error
+        return True
 
     def _send(self) -> None:
         """Send what is to be sent, and see what it is.
@@ -123,10 +126,6 @@ class _Handshake:
         if left <= 0:
             raise TimeoutError
         return left
-
-    def _broken_off(self, why: str) -> None:
-        if not self._proven:
-            raise BrokenOff(why)
 
     def _validity(self) -> int | None:
         certificate = self._tls.getpeercert() or {}

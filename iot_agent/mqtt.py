@@ -12,8 +12,9 @@ AWS IoT Core refuses without a word: it closes the connection, or breaks off the
 fails, and a server that is not trusted. Only what the cloud itself does may count against a certificate, so a
 connection that ended before its CONNACK is followed by a look at who is there (`handshake`), which is no CONNECT.
 
-What a broker sends is bounded. It is told the largest packet that we take, though the library takes larger ones: the
-process's memory has a limit (`worker`). What nobody asked for is dropped (`inbox`); a wait has an end, however much comes.
+What a broker sends is bounded. It is told the largest packet that we take; the library takes larger ones all the same,
+so the process's memory has a limit (`process`). What nobody asked for is dropped (`inbox`), and a wait has an end,
+however much comes.
 """
 
 import logging
@@ -138,7 +139,7 @@ class MqttCloud:
 
 
 class _Ended(Exception):
-    """The connection ended before a CONNACK; the text is the library's name for it, which does not tell who ended it."""
+    """The connection ended before a CONNACK; the text is the library's name for that, and does not tell who did it."""
 
 
 class MqttSession:
@@ -280,7 +281,7 @@ def _demand(reason: int | None, denied: str) -> None:
 
 
 def _denied(reason: int | None, code: Code, what: str) -> Retryable:
-    """Tell a broker that refuses from one that is busy, and from one whose answer is in no MQTT, which say nothing of us."""
+    """Tell a broker that refuses from one that is busy, or whose answer is not MQTT: these say nothing of us."""
     if reason is None:
         return Retryable(Code.BAD_REPLY, "the broker's answer has a reason code that MQTT 5 does not know")
     if reason in BUSY:

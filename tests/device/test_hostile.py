@@ -36,31 +36,38 @@ V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 Told = dict[str, Any]
 
 
+class Exposed(Patient):
+    """A device that trusts the CA `endpoint` for its broker."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.endpoint = Authority("Endpoint CA", self.now)
+        (directory / "endpoint-ca.pem").write_text(self.endpoint.pem)
+
+
 @pytest.fixture
-def patient(disk: Path) -> Patient:
+def patient(disk: Path) -> Exposed:
     (disk / "device").mkdir()
-    patient = Patient(disk / "device")
-    patient.endpoint = Authority("Endpoint CA", patient.now)
-    (patient.directory / "endpoint-ca.pem").write_text(patient.endpoint.pem)
-    return patient
+    return Exposed(disk / "device")
 
 
-def check_in(patient: Patient, port: int, changed: str = "") -> Told:
+def check_in(patient: Exposed, port: int, changed: str = "") -> Told:
     """Let a worker check in at `port`, perhaps one that is changed; give its outcome, and its most memory (MiB)."""
     patient.configure(port)
     settings = replace(patient.settings(), step_limit=LIMIT)
+    request = Request(Kind.CHECK_IN, patient.record, patient.now, clock_trusted=True, settings=settings)
     (patient.directory / "sitecustomize.py").write_text(changed)  # Python loads it before everything else
     paths = f"{patient.directory}{os.pathsep}{ROOT}"
     done = subprocess.run(
         [sys.executable, "-m", "tests.device.measured"],
-        input=encode_request(Request(Kind.CHECK_IN, patient.record, patient.now, True, settings)),
+        input=encode_request(request),
         capture_output=True, check=True, timeout=2 * LIMIT, env={**os.environ, "PYTHONPATH": paths},
     )  # fmt: skip
     told: Told = json.loads(done.stdout)
     return {**told["outcome"], "peak": told["peak_mib"]}
 
 
-def meet(patient: Patient, behave: Callable[[ssl.SSLSocket], object], changed: str = "") -> Told:
+def meet(patient: Exposed, behave: Callable[[ssl.SSLSocket], object], changed: str = "") -> Told:
     """Check in with a broker that is trusted, and behaves so."""
     with mutual_tls(patient.directory, patient.manufacturer, patient.endpoint, behave=behave) as broker:
         return check_in(patient, broker.port, changed)
@@ -105,7 +112,7 @@ ANSWERS: dict[str, tuple[Callable[[Asked], object], str, str]] = {
 
 
 @pytest.mark.parametrize(("answer", "code", "words"), ANSWERS.values(), ids=ANSWERS)
-def test_an_answer_is_bounded(patient: Patient, answer: Callable[[Asked], object], code: str, words: str) -> None:
+def test_an_answer_is_bounded(patient: Exposed, answer: Callable[[Asked], object], code: str, words: str) -> None:
     check(meet(patient, Manners(answer=answer)), code, words)
 
 
@@ -118,11 +125,11 @@ def meant_for_another(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize("flood", [foreign, meant_for_another])
-def test_a_flood_keeps_no_step_alive_and_fills_no_memory(patient: Patient, flood: Callable[[Asked], object]) -> None:
+def test_a_flood_keeps_no_step_alive_and_fills_no_memory(patient: Exposed, flood: Callable[[Asked], object]) -> None:
     check(meet(patient, Manners(answer=flood), HURRY), "no-reply", "within 3 s")
 
 
-def test_an_answer_is_found_among_others(patient: Patient) -> None:
+def test_an_answer_is_found_among_others(patient: Exposed) -> None:
     def answer(asked: Asked) -> None:
         for _ in range(100):
             asked.say(b"not even JSON", "somebody/else")
@@ -165,32 +172,32 @@ BAD_PACKETS: dict[str, tuple[Manners, str, str]] = {
 
 
 @pytest.mark.parametrize(("manners", "code", "words"), BAD_PACKETS.values(), ids=BAD_PACKETS)
-def test_only_a_refusal_counts_as_one(patient: Patient, manners: Manners, code: str, words: str) -> None:
+def test_only_a_refusal_counts_as_one(patient: Exposed, manners: Manners, code: str, words: str) -> None:
     check(meet(patient, manners), code, words)
 
 
 # ---- the handshake --------------------------------------------------------------------------------------------------
 
 
-def refused_by(patient: Patient, version: ssl.TLSVersion, changed: str = "") -> Told:
+def refused_by(patient: Exposed, version: ssl.TLSVersion, changed: str = "") -> Told:
     """Check in with a broker that is trusted, and takes other devices' certificates only."""
     others = Authority("Other devices", patient.now)
-    with mutual_tls(patient.directory, others, patient.endpoint, version, highest=version) as broker:
+    with mutual_tls(patient.directory, others, patient.endpoint, (version, version)) as broker:
         return check_in(patient, broker.port, changed)
 
 
-def intercepted(patient: Patient, changed: str = "") -> Told:
+def intercepted(patient: Exposed, changed: str = "") -> Told:
     """Check in with a server that takes every certificate and is not the endpoint."""
     with mutual_tls(patient.directory, patient.manufacturer, Authority("Interceptor", patient.now)) as broker:
         return check_in(patient, broker.port, changed)
 
 
 @pytest.mark.parametrize("version", [V12, V13], ids=lambda version: version.name)
-def test_a_certificate_that_is_refused_in_the_handshake_is_refused(patient: Patient, version: ssl.TLSVersion) -> None:
+def test_a_certificate_that_is_refused_in_the_handshake_is_refused(patient: Exposed, version: ssl.TLSVersion) -> None:
     check(refused_by(patient, version), "refused", "the cloud closed the connection: AWS_IO_TLS_ERROR")
 
 
-def test_a_server_of_another_ca_is_not_trusted_whatever_it_says(patient: Patient) -> None:
+def test_a_server_of_another_ca_is_not_trusted_whatever_it_says(patient: Exposed) -> None:
     check(intercepted(patient), "untrusted-server", "unable to get local issuer certificate")
 
 
@@ -208,7 +215,7 @@ TLS_1_3, P_256 = bytes.fromhex("002b00020304"), bytes.fromhex("003300020017")  #
 
 
 def asks_for_another_hello(connection: socket.socket) -> None:
-    """Have the client speak twice before any certificate: a HelloRetryRequest for another key share (RFC 8446, 4.1.4)."""
+    """Have the client speak twice before any certificate: ask for another key share (RFC 8446, 4.1.4)."""
     hello = connection.recv(4096)
     session = hello[43 : 44 + hello[43]]  # with its length before it
     body = b"\3\3" + HELLO_RETRY + session + b"\x13\1\0" + bytes([0, len(TLS_1_3 + P_256)]) + TLS_1_3 + P_256
@@ -220,7 +227,11 @@ def asks_for_another_hello(connection: socket.socket) -> None:
 def closes_then_asks_for_another_hello() -> Callable[[socket.socket], object]:
     """Close the worker's connection, and when it looks who that was, answer so: the MQTT library never meets it."""
     turns = itertools.cycle([lambda _connection: None, asks_for_another_hello])
-    return lambda connection: next(turns)(connection)
+
+    def answer(connection: socket.socket) -> None:
+        next(turns)(connection)
+
+    return answer
 
 
 NO_SERVER: dict[str, Callable[[socket.socket], object]] = {
@@ -233,12 +244,12 @@ NO_SERVER: dict[str, Callable[[socket.socket], object]] = {
 
 
 @pytest.mark.parametrize("answer", NO_SERVER.values(), ids=NO_SERVER)
-def test_whoever_proves_nothing_refuses_nothing(patient: Patient, answer: Callable[[socket.socket], object]) -> None:
+def test_whoever_proves_nothing_refuses_nothing(patient: Exposed, answer: Callable[[socket.socket], object]) -> None:
     with plain_server(answer) as port:
         check(check_in(patient, port), "unreachable", "broke off the TLS handshake")
 
 
-def test_who_is_gone_when_looked_for_refuses_nothing(patient: Patient) -> None:
+def test_who_is_gone_when_looked_for_refuses_nothing(patient: Exposed) -> None:
     """The connection ends, and with it the server: an endpoint that restarts."""
 
     def once(session: ssl.SSLSocket) -> None:
@@ -252,12 +263,12 @@ def test_who_is_gone_when_looked_for_refuses_nothing(patient: Patient) -> None:
         check(check_in(patient, broker.port), "unreachable", "cannot reach localhost")
 
 
-def test_a_server_that_takes_a_connection_and_says_nothing_is_unreachable(patient: Patient) -> None:
+def test_a_server_that_takes_a_connection_and_says_nothing_is_unreachable(patient: Exposed) -> None:
     with plain_server(lambda connection: connection.recv(4096) and connection.recv(4096)) as port:
         check(check_in(patient, port), "unreachable", "TLS_NEGOTIATION_TIMEOUT")
 
 
-def test_a_broker_that_takes_a_session_and_says_nothing_is_unreachable(patient: Patient) -> None:
+def test_a_broker_that_takes_a_session_and_says_nothing_is_unreachable(patient: Exposed) -> None:
     check(meet(patient, Manners(connack=b"")), "unreachable", "CONNACK_TIMEOUT")
 
 
@@ -277,7 +288,7 @@ def flooded(kind: type[Inbox]) -> Inbox:
 
 def drained(inbox: Inbox) -> list[tuple[str, Any]]:
     """Take out all that waits; 2,000 messages and an end are the most there can be."""
-    found = []
+    found: list[tuple[str, Any]] = []
     while not found or found[-1][0] != "lost":
         found.append(inbox.take(time.monotonic() + LIMIT))
     return found
@@ -319,22 +330,27 @@ NO_LOOK = ONE_TRY + "mqtt.shake = lambda *_given, **_named: None"
 HASTY_LOOK = ONE_TRY + "from iot_agent import handshake; handshake.CLIENT_HELLO = -1"
 
 
-def test_bug_planted_a_worker_without_a_limit(patient: Patient) -> None:
+def test_a_worker_that_is_out_of_memory_itself_has_crashed(patient: Exposed) -> None:
+    hungry = "from iot_agent import steps; steps.run = lambda *_given: bytes(2**30)"
+    check(meet(patient, Manners(), hungry), "worker-crashed", "ended with status 1")
+
+
+def test_bug_planted_a_worker_without_a_limit(patient: Exposed) -> None:
     assert meet(patient, Manners(answer=endless_json), NO_LIMIT)["peak"] > MOST
 
 
 def test_bug_planted_a_wait_that_begins_anew_with_each_message(
-    patient: Patient, monkeypatch: pytest.MonkeyPatch
+    patient: Exposed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules[__name__], "LIMIT", 12.0)
     assert meet(patient, Manners(answer=meant_for_another), NO_DEADLINE)["code"] == "worker-timeout"
 
 
-def test_bug_planted_a_false_server_is_taken_for_one_that_refuses(patient: Patient) -> None:
+def test_bug_planted_a_false_server_is_taken_for_one_that_refuses(patient: Exposed) -> None:
     assert intercepted(patient, NO_LOOK)["code"] == "refused"
 
 
 @pytest.mark.parametrize("bug", [NO_LOOK, HASTY_LOOK], ids=["no look", "a hasty look"])
-def test_bug_planted_a_second_hello_is_taken_for_proof(patient: Patient, bug: str) -> None:
+def test_bug_planted_a_second_hello_is_taken_for_proof(patient: Exposed, bug: str) -> None:
     with plain_server(closes_then_asks_for_another_hello()) as port:
         assert check_in(patient, port, bug)["code"] == "refused"

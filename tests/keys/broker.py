@@ -1,4 +1,4 @@
-"""The least of an MQTT broker behind real mutual TLS: it accepts a session and tells whose it was, or does as it is told."""
+"""The least of an MQTT broker behind real mutual TLS: it accepts a session and tells whose it was, or does as told."""
 
 import queue
 import socket
@@ -28,12 +28,10 @@ def mutual_tls(
     directory: Path,
     devices: Authority,
     servers: Authority,
-    lowest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
-    *,
-    highest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    versions: tuple[ssl.TLSVersion, ssl.TLSVersion] = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3),
     behave: Callable[[ssl.SSLSocket], object] | None = None,
 ) -> Iterator[MutualTls]:
-    """Serve on a port of this machine, to clients with a certificate of `devices`."""
+    """Serve on a port of this machine, to clients with a certificate of `devices`; `versions` are the lowest and highest of TLS."""
     certificate, key = servers.issue("localhost", servers.born, server=True)
     for name, text in (("server.pem", certificate), ("server.key", key), ("ca.pem", servers.pem)):
         (directory / name).write_text(text)
@@ -41,7 +39,7 @@ def mutual_tls(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / "server.pem", directory / "server.key")
     context.load_verify_locations(directory / "devices.pem")
-    context.minimum_version, context.maximum_version = lowest, highest
+    context.minimum_version, context.maximum_version = versions
     context.verify_mode = ssl.CERT_REQUIRED
     with socket.create_server(("127.0.0.1", 0)) as listener:
         broker = MutualTls(listener.getsockname()[1], directory / "ca.pem")
