@@ -31,6 +31,7 @@ TOKEN_SHARE = 0.8  # of a step's limit, for one operation of a token: the worker
 def main() -> int:
     """Serve one request."""
     process.keep_private()
+    process.limit_memory()
     os.umask(0o077)
     log.configure("info")  # until the request says otherwise; also what goes wrong with it is told without secrets
     request = decode_request(sys.stdin.buffer.readline())

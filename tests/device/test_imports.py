@@ -33,6 +33,7 @@ OWNERS = {
     "pkcs11": {"keys.pkcs11"},
     "yaml": {"config"},
     "sdnotify": {"systemd"},
+    "ssl": {"handshake"},
     "boto3": set(),
     "cloud": set(),
 }
@@ -46,7 +47,9 @@ ADAPTERS = {
     "keys.file": {"certificates", "durable", "errors", "ports"},
     "keys.pin": {"durable", "errors", "settings"},
     "keys.token": {"certificates", "durable", "errors", "keys.uri", "ports", "settings"},
-    "mqtt": {"errors", "ports", "settings"},
+    "mqtt": {"errors", "handshake", "inbox", "messages", "ports", "settings"},
+    "handshake": set(),
+    "inbox": set(),
     "process": set(),
     "control": set(),
     "systemd": {"errors"},
@@ -68,7 +71,7 @@ ADAPTERS = {
         "settings",
     },
     "doctor.probes.keystore": {"doctor.rules.keystore", "errors", "ports", "record"},
-    "doctor.probes.network": {"doctor.rules.network"},
+    "doctor.probes.network": {"doctor.rules.network", "handshake"},
 }  # fmt: skip
 USERS = {
     "keys.ring": {"durable", "errors", "keys.file", "keys.token", "keys.uri", "ports", "settings"},
