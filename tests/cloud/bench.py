@@ -342,6 +342,7 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
             "DEVICE_POLICY_NAME": "device",
             "APPLICATION_POLICY_NAME": "application",
             "VENDOR_CA_ID": ids[0],
+            "MANUFACTURER_CA_ID": ids[1],
             "MANUFACTURER_CA_CERTIFICATE": pki.authority("manufacturer CA").pem,
             "MANUFACTURER_KEY_PARAMETER": "/test/key",
             "MANUFACTURER_KEY_ARN": "",
