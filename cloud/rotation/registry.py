@@ -132,15 +132,13 @@ class Registry:
             self._iot.attach_thing_principal(thingName=thing, principal=arn)
 
     def disable(self, certificate_id: str) -> Registered | None:
-        """Take a certificate out of service: INACTIVE, no policy, no thing. Return it, or None if it is gone."""
+        """Take a certificate out of service: INACTIVE, no policy, no thing. Return it as it was, or None."""
         found = self.describe(certificate_id)
         if found is None:
             return None
-        taken = None
         with self._unless_deleted(certificate_id):
             self._take_out_of_service(found)
-            taken = found
-        return taken
+        return found
 
     @contextmanager
     def _unless_deleted(self, certificate_id: str) -> Iterator[None]:
