@@ -1,0 +1,62 @@
+"""Where the power goes, and what the disk has kept then: a plan for one life, and its images one after the other."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from tests.powercut.images import Image, Way, kept
+from tests.powercut.log import Entry
+from tests.powercut.moments import Moment
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The power goes after `entries` entries of the log, at a moment; of what was not flushed, the disk keeps it one `way`."""
+
+    entries: int
+    moment: Moment
+    way: Way
+
+    def __str__(self) -> str:
+        return f"after {self.entries} entries of the log, before {self.moment.effect}, kept: {self.way}"
+
+
+def plan(entries: Sequence[Entry], moments: Sequence[Moment], chance: Random) -> list[Cut]:
+    """Cut after each flush, and, in a way that chance chooses, before each effect and after each write."""
+    cuts = []
+    following = 0
+    for number, moment in enumerate(moments):
+        while following < len(entries) and entries[following].end <= moment.position:
+            following += 1
+        cuts += _in_moment(entries, moments, number, following, chance)
+    return cuts
+
+
+def _in_moment(
+    entries: Sequence[Entry], moments: Sequence[Moment], number: int, following: int, chance: Random
+) -> Iterator[Cut]:
+    """Cut at the moment itself, and after each entry until the next one."""
+    moment = moments[number]
+    ways = tuple(Way)
+    yield Cut(following, moment, chance.choice(ways))
+    until = moments[number + 1].position if number + 1 < len(moments) else moment.position
+    while following < len(entries) and entries[following].end <= until:
+        following += 1
+        flushed = entries[following - 1].content is None
+        yield Cut(following, moment, Way.ALL if flushed else chance.choice(ways))
+
+
+def images(base: Image, entries: Sequence[Entry], cuts: Sequence[Cut], chance: Random, atom: int) -> Iterator[tuple[Cut, Image]]:
+    """Give each cut, in the order of the log, with what the disk holds then; the same disk at the same moment once."""
+    flushed, done, seen = base.copy(), 0, set()
+    for cut in cuts:
+        last = max((number + 1 for number in range(done, cut.entries) if entries[number].content is None), default=done)
+        for entry in entries[done:last]:
+            flushed.write(entry.offset, entry.content or b"")
+        done = last
+        image = flushed.copy()
+        for offset, content in kept(entries[done : cut.entries], cut.way, chance, atom):
+            image.write(offset, content)
+        if (image.digest, cut.moment.told) not in seen:
+            seen.add((image.digest, cut.moment.told))
+            yield cut, image

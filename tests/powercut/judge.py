@@ -1,0 +1,89 @@
+"""What must hold on a disk that lost its power, and what must become of the device on it.
+
+1. Whatever was there before the recovery: nothing secret can be read by others; the cloud accepts an identity that is there;
+   `current` leads to an identity that is whole, once it has led to one.
+2. A save that has returned is not lost: the record found is the last one saved, or one whose save had begun since. Each
+   certificate that it knows is there with its key, and the key that it says is made.
+3. Production code recovers: no file is found damaged; the device comes to rest `acked`, with the one certificate that is
+   ACTIVE, and leaves nothing beside it.
+"""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from iot_agent.errors import AgentError
+from iot_agent.identities import IdentityDirectories
+from iot_agent.record import Record
+from iot_agent.store import RecordStore
+from tests.powercut.life import Life, empty
+from tests.powercut.moments import Moment, put_back
+from tests.simulator.cloud import Faults
+from tests.simulator.device import SERIAL, NoProgress, SimulatedDevice
+from tests.simulator.fuse import Fuse
+
+PUBLIC = ("certificate.pem", "chain.pem", ".certificate.pem.new", ".chain.pem.new", "vendor.pem", "vendor.key")
+
+
+def judge(life: Life, moment: Moment, root: Path) -> None:
+    """Recover the device on the file system at `root`, as of a moment of its life; `AssertionError` if it must not be."""
+    device = life.device
+    device.disk = root / "iot-agent"
+    device.vendor_key = device.disk / "vendor.key"
+    device.bootstrap = type(device.bootstrap)(device.disk / "vendor.pem", device.vendor_key)
+    device.fuse, device.faults = Fuse(), Faults()
+    put_back(device, moment.told)
+    check_private(device.disk)
+    device.check_never_bricked()
+    check_current(device, life.ledger.begun[moment.saved])
+    check_record(device, life.ledger.may_be_found(moment))
+    device.boot()
+    damaged = [path.name for path in device.disk.iterdir() if ".bad" in path.name]
+    assert not damaged, f"found damaged: {damaged}"
+    device.check_never_bricked()
+    empty(root)
+    try:
+        device.life(max(1, device.record.rotations))
+    except NoProgress as stuck:
+        raise AssertionError(f"never came to rest: {stuck}") from stuck
+    device.check_settled()
+    strays = [path.name for path in device.disk.rglob(".*")]
+    assert not strays, f"left over: {strays}"
+
+
+def check_private(disk: Path) -> None:
+    """Only the device's user can read what it made, certificates excepted."""
+    for path in disk.rglob("*"):
+        if not path.is_symlink() and path.name not in PUBLIC:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            assert mode & 0o077 == 0, f"{path.name} has mode {mode:o}"
+
+
+def check_current(device: SimulatedDevice, saved: Record) -> None:
+    """Applications find an identity that is whole, since the first one was saved as the one in force."""
+    if saved.active is not None:
+        current = device.disk / "current"
+        whole = {path.parent for path in device.complete_identities().values()}
+        assert current.is_symlink(), "`current` is gone"
+        assert current.resolve() in whole, f"`current` leads to {current.readlink()}, which is not whole"
+
+
+def check_record(device: SimulatedDevice, allowed: list[Record]) -> None:
+    """The record is what was saved, and what it says is on the disk."""
+    found = RecordStore(device.disk, IdentityDirectories(device.disk), SERIAL).load()
+    assert found in allowed, f"a save that had returned is lost; found is {found}"
+    whole = device.complete_identities()
+    for label, certificate_id in promised(found):
+        assert certificate_id in whole, f"{label} is in the record, and not whole on the disk"
+    if found.pending is not None and found.pending.generated:
+        try:
+            device._context().keys.public_key(found.pending.label)
+        except AgentError as error:
+            raise AssertionError(f"the record says that {found.pending.label} has a key: {error}") from error
+
+
+def promised(record: Record) -> Iterator[tuple[str, str]]:
+    """Give label and certificate id of each identity that must be there."""
+    for identity in (record.active, *record.unconfirmed, record.pending):
+        if identity is not None and identity.certificate is not None:
+            yield identity.label, identity.certificate.certificate_id
