@@ -11,6 +11,7 @@ from typing import Any
 BLIP = 3  # failures in a row that are not worth anybody's attention: onboarding alone takes two
 LONG_PAUSE = 120  # seconds: who waits longer for the next try cannot do what it wants to do
 CLEANUP = "retire"
+LINE_END = "\n"
 LAST_CHANCE = 0.1  # of a certificate's life; its renewal should have been over long before
 
 
@@ -49,7 +50,7 @@ def _trouble(shown: dict[str, Any]) -> tuple[Level, str] | None:
 
 def _configuration(shown: dict[str, Any]) -> tuple[Level, str] | None:
     error = shown["configuration"]["error"]
-    return None if error is None else (Level.ATTENTION, f"the configuration is refused: {error.splitlines()[0]}")
+    return None if error is None else (Level.ATTENTION, f"the configuration is refused: {error.partition(LINE_END)[0]}")
 
 
 def _failing(shown: dict[str, Any]) -> tuple[Level, str] | None:

@@ -20,7 +20,7 @@ from iot_agent.children import BadConfiguration, Worker, read_configuration
 from iot_agent.cli import Parser
 from iot_agent.clock import FlooredClock
 from iot_agent.codec import LaterFormat
-from iot_agent.control import ControlServer
+from iot_agent.control import ControlServer, InUse
 from iot_agent.cycle import Cycle, Means
 from iot_agent.daemon import Daemon, Dependencies
 from iot_agent.identities import IdentityDirectories
@@ -38,7 +38,7 @@ EXIT_STATUS = {
     os.EX_OK: "stopped as asked; with --check: the configuration is good",
     os.EX_USAGE: "wrong arguments",
     os.EX_CANTCREAT: "the state directory, the run directory or the control socket cannot be made",
-    os.EX_TEMPFAIL: "another daemon serves this state directory",
+    os.EX_TEMPFAIL: "another daemon serves this state directory, or answers at the control socket",
     os.EX_CONFIG: "with --check only: the configuration is wrong",
 }
 logger = logging.getLogger("iot_agent")
@@ -53,7 +53,14 @@ class Stop(Exception):
 
 
 class Unfit(Exception):
-    """Nobody can run with such a configuration; the text is every problem, one a line, each with its cure."""
+    """Nobody can run with such a configuration; the text is every problem, one a line, each with its cure.
+
+    `files` and `passing` are those of `BadConfiguration`.
+    """
+
+    def __init__(self, text: str, files: tuple[Path, ...] = (), *, passing: bool = False) -> None:
+        super().__init__(text)
+        self.files, self.passing = files, passing
 
 
 def main() -> int:
@@ -68,6 +75,9 @@ def main() -> int:
     except Stop as stop:
         logger.error("%s", stop)  # noqa: TRY400 - it says it all
         return stop.status
+    except InUse as error:
+        logger.error("%s; stop it first", error)  # noqa: TRY400 - the same
+        return os.EX_TEMPFAIL
     return os.EX_OK
 
 
@@ -96,11 +106,11 @@ def _check(config: Path) -> int:
     return os.EX_OK
 
 
-def _read(config: Path) -> Settings:
+def _read(config: Path, *, starting: bool = False) -> Settings:
     try:
-        return read_configuration(config)
+        return read_configuration(config, starting=starting)
     except BadConfiguration as error:
-        raise Unfit(str(error)) from error
+        raise Unfit(str(error), error.files, passing=error.passing) from error
 
 
 def _run(config: Path) -> None:
@@ -111,11 +121,14 @@ def _run(config: Path) -> None:
     while not signals.stop:
         seen = waiting.look()
         try:
-            _serve(config, _read(config), signals, notifier)
+            _serve(config, _read(config, starting=True), signals, notifier)
         except Unfit as problem:
+            if not waiting.watch(problem.files):
+                continue  # they were not looked at before they were read: a change in between would be missed
             _make_directory(run, 0o755)
             try:
-                waiting.until_changed(seen, str(problem))
+                with _lock(state) if state.is_dir() else contextlib.nullcontext():  # where none is, no daemon serves
+                    waiting.until_changed(seen, str(problem), passing=problem.passing)
             except OSError as error:
                 raise Stop(os.EX_CANTCREAT, f"{problem}\nand nobody can be told: {run}: {error.strerror}") from error
 

@@ -12,8 +12,9 @@ import signal
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4  # of <linux/prctl.h>
 # What a worker may write to. Measured in a session: 35 MiB with a key in a file, 52 MiB with SoftHSM, 76 MiB with a
-# TPM, of which 8 MiB are each thread's stack; so this is twice the most. The size of the address space (RLIMIT_AS) is no
-# measure: mapped libraries and unused reservations make it 280 to 430 MiB, which is more than the unit's MemoryMax.
+# TPM, of which 8 MiB are each thread's stack; so this is twice the most. The size of the address space (RLIMIT_AS) is
+# no measure: mapped libraries and unused reservations make it 280 to 430 MiB, which is more than the unit's
+# MemoryMax.
 MEMORY = 96 * 1024 * 1024  # bytes, beside the stacks
 THREADS = 8
 USUAL_STACK = 8 * 1024 * 1024  # bytes

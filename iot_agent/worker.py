@@ -10,8 +10,9 @@ import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext
 
-from iot_agent import __version__, certificates, log, process, steps
+from iot_agent import __version__, bundle, certificates, log, process, steps
 from iot_agent.codec import Request, decode_request, encode_outcome
+from iot_agent.errors import AgentError, Fatal
 from iot_agent.identities import IdentityDirectories
 from iot_agent.keys.pin import PinSources
 from iot_agent.keys.ring import KeyRing
@@ -20,7 +21,7 @@ from iot_agent.messages import Topics
 from iot_agent.mqtt import Endpoint, MqttCloud
 from iot_agent.pace import Pace
 from iot_agent.ports import Credentials
-from iot_agent.record import Certificate, Kind
+from iot_agent.record import Certificate, Failed, Kind, Outcome
 from iot_agent.settings import Token
 from iot_agent.turns import IN_TURN, PATIENCE, turn
 
@@ -37,10 +38,19 @@ def main() -> int:
     threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     log.configure(request.settings.log_level)
     with _turn(request):
-        outcome = steps.run(request.step, request.record, request.now, _context(request))
+        outcome = _run(request)
     sys.stdout.buffer.write(encode_outcome(outcome))
     sys.stdout.buffer.flush()
     return 0
+
+
+def _run(request: Request) -> Outcome:
+    """Run the step, unless what was delivered with the device is unfit for it: then the cloud is not even asked."""
+    try:
+        context = _context(request)
+    except AgentError as error:
+        return Failed(error.code, str(error), error.remedy, isinstance(error, Fatal))
+    return steps.run(request.step, request.record, request.now, context)
 
 
 def _turn(request: Request) -> AbstractContextManager[object]:
@@ -66,8 +76,9 @@ def _context(request: Request) -> steps.StepContext:
     def on_token(token: Token) -> TokenKeys:
         return TokenKeys(state, token, limit * TOKEN_SHARE)
 
+    issuers = bundle.issuers(given.manufacturer_ca) if request.step is Kind.REQUEST else None
+
     def examine(pem: str, chain: str | None, public_key: bytes) -> Certificate:
-        issuers = None if given.manufacturer_ca is None else given.manufacturer_ca.read_text()
         expected = certificates.Expectation(public_key, given.serial, issuers, request.now)
         return certificates.check_fit(pem, chain, expected)
 

@@ -52,7 +52,7 @@ ADAPTERS = {
     "inbox": set(),
     "process": set(),
     "control": set(),
-    "systemd": set(),
+    "systemd": {"errors"},
     "signals": set(),
     "metrics": {"durable", "record"},
     "clock": set(),
@@ -67,7 +67,8 @@ ADAPTERS = {
     "doctor.probes.disk": {"doctor.rules.disk", "durable"},
     "doctor.probes.files": {"doctor.rules.files", "identities", "settings"},
     "doctor.probes.identities": {
-        "certificates", "codec", "doctor.rules.identities", "durable", "errors", "identities", "record", "settings",
+        "bundle", "certificates", "codec", "doctor.rules.identities", "durable", "errors", "identities", "record",
+        "settings",
     },
     "doctor.probes.keystore": {"doctor.rules.keystore", "errors", "ports", "record"},
     "doctor.probes.network": {"doctor.rules.network", "handshake"},
@@ -80,9 +81,10 @@ USERS = {
     "waiting": {"control", "events", "offline", "ports", "record", "signals", "status"},
     "agentctl": {"cli", "control", "doctor.command", "offline", "render"},
     "doctor.command": {"children", "control", "doctor.findings", "doctor.rules.daemon", "settings"},
+    "bundle": {"certificates", "errors", "identities", "settings"},
     "offline": {"codec", "durable", "record", "status"},
 }
-COMPOSITION_ROOTS = {"main", "worker", "keys.pkcs11", "doctor.examine"}
+COMPOSITION_ROOTS = {"main", "worker", "keys.pkcs11", "doctor.examine", "reader"}
 
 
 def module_name(path: Path) -> str:

@@ -31,7 +31,7 @@ def mutual_tls(
     versions: tuple[ssl.TLSVersion, ssl.TLSVersion] = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3),
     behave: Callable[[ssl.SSLSocket], object] | None = None,
 ) -> Iterator[MutualTls]:
-    """Serve on a port of this machine, to clients with a certificate of `devices`, over TLS `versions`: from, to."""
+    """Serve on a port of this machine, to clients with a certificate of `devices`; `versions`: of TLS."""
     certificate, key = servers.issue("localhost", servers.born, server=True)
     for name, text in (("server.pem", certificate), ("server.key", key), ("ca.pem", servers.pem)):
         (directory / name).write_text(text)

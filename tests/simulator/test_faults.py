@@ -249,7 +249,7 @@ def test_a_pending_key_that_cannot_be_used_is_made_again(name: str, content: byt
 
 
 def lose_one_save_everywhere(disk: Path) -> None:
-    """Lose the power at every third effect of a life, and with it the rename of the last save, which was not committed."""
+    """Lose the power at every third effect of a life, and with it the rename of the last save."""
     (disk / "counted").mkdir()
     counted = SimulatedDevice(disk / "counted")
     counted.fuse = Fuse()
