@@ -158,7 +158,7 @@ def test_no_secret_is_in_a_traceback_or_a_field(logger: logging.Logger, journal:
 
 
 def test_no_secret_is_in_the_traceback_that_a_process_ends_with() -> None:
-    code = f"from iot_agent import log; room.configure('info'); int({KEY!r})"
+    code = f"from iot_agent.host import journal as room; room.configure('info'); int({KEY!r})"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert ended.stderr.startswith("<2>ended by a fault of its own\n<2>Traceback (most recent call last):")
@@ -172,7 +172,7 @@ def test_what_is_no_secret_stays() -> None:
 
 
 def said_by_a_process(**environment: str) -> str:
-    code = "from iot_agent import log; import logging; room.configure('info'); logging.warning('two\\nlines')"
+    code = "from iot_agent.host import journal as room; import logging; room.configure('info'); logging.warning('two\\nlines')"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **environment}
     )
@@ -185,7 +185,9 @@ def test_without_a_terminal_lines_carry_priorities_also_when_the_journal_is_some
 
 
 def test_a_person_at_a_terminal_is_told_the_time() -> None:
-    code = "from iot_agent import log; import logging; room.configure('info'); logging.warning('hello')"
+    code = (
+        "from iot_agent.host import journal as room; import logging; room.configure('info'); logging.warning('hello')"
+    )
     terminal, theirs = os.openpty()
     subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True)
     os.close(theirs)
@@ -291,7 +293,7 @@ def test_a_journal_that_hangs_beside_a_full_pipe_costs_lines_and_their_number_is
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, honest = pipe(), room.StderrHandler
-    monkeypatch.setattr(journal, "StderrHandler", lambda formatter: honest(formatter, reader.theirs))
+    monkeypatch.setattr(room, "StderrHandler", lambda formatter: honest(formatter, reader.theirs))
     handler = room.JournalHandler(journal.path)
     repeat(handler, "x" * 3000, 3000)
     in_journal = journal.drain()
@@ -328,7 +330,7 @@ def test_a_process_whose_stderr_nobody_reads_goes_on(planted: str) -> None:
 
 def test_the_level_is_changed_also_without_descriptors() -> None:
     code = (
-        "from iot_agent import log; import logging, resource; room.configure('error'); logging.warning('not yet')\n"
+        "from iot_agent.host import journal as room; import logging, resource; room.configure('error'); logging.warning('not yet')\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); room.configure('info'); logging.info('now')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -337,7 +339,7 @@ def test_the_level_is_changed_also_without_descriptors() -> None:
 
 def test_without_a_stderr_nothing_is_written_to_what_has_its_number_now(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from iot_agent import log; import logging\n"
+        "import os, sys; from iot_agent.host import journal as room; import logging\n"
         "taken = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)\n"
         "assert taken == 2; room.configure('info'); logging.warning('x')"
     )
