@@ -18,6 +18,7 @@ from iot_agent.host import journal as room
 from tests.device.patient import acting_as
 from tests.harness import PATIENCE
 
+LOADED = "from iot_agent.host import journal as room; import logging"
 CATALOG = Path(__file__).parents[2] / "packaging/iot-agent.catalog"
 CANARY = "MHcCAQEEIIr5canary5QkzGmDq"
 KEY = f"-----BEGIN EC PRIVATE KEY-----\n{CANARY}\n-----END EC PRIVATE KEY-----\n"
@@ -172,7 +173,7 @@ def test_what_is_no_secret_stays() -> None:
 
 
 def said_by_a_process(**environment: str) -> str:
-    code = "from iot_agent.host import journal as room; import logging; room.configure('info'); logging.warning('two\\nlines')"
+    code = f"{LOADED}; room.configure('info'); logging.warning('two\\nlines')"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **environment}
     )
@@ -185,9 +186,7 @@ def test_without_a_terminal_lines_carry_priorities_also_when_the_journal_is_some
 
 
 def test_a_person_at_a_terminal_is_told_the_time() -> None:
-    code = (
-        "from iot_agent.host import journal as room; import logging; room.configure('info'); logging.warning('hello')"
-    )
+    code = f"{LOADED}; room.configure('info'); logging.warning('hello')"
     terminal, theirs = os.openpty()
     subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True)
     os.close(theirs)
@@ -330,7 +329,7 @@ def test_a_process_whose_stderr_nobody_reads_goes_on(planted: str) -> None:
 
 def test_the_level_is_changed_also_without_descriptors() -> None:
     code = (
-        "from iot_agent.host import journal as room; import logging, resource; room.configure('error'); logging.warning('not yet')\n"
+        f"{LOADED}, resource; room.configure('error'); logging.warning('not yet')\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); room.configure('info'); logging.info('now')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
