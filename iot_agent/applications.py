@@ -9,11 +9,14 @@ read what it finds; the previous one stays open until it is removed.
 import grp
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from iot_agent import durable
 from iot_agent.announcement import announcement
 from iot_agent.ports import Identities, StateStore
+from iot_agent.reconcile import OnDisk
 from iot_agent.record import Record
 from iot_agent.settings import Settings
 
@@ -33,17 +36,19 @@ class TellingStore:
 
     def begin(self, record: Record) -> None:
         """At start: close what should not be open any more, open what should, and tell."""
-        try:
+        with _never_in_the_way("identities may be open to a group that should not read them"):
             for label in self._identities.labels():
                 if self._group is None or record.active is None or label != record.active.label:
                     self._close(self._identities.certificate(label).parent)
             if self._group is None:
                 for directory in filter(Path.exists, self._way()):
                     _set(directory, PRIVATE_DIRECTORY, os.getegid())
-        except OSError as error:
-            log.warning("identities may be open to a group that should not read them: %s", error)
         self._open(record)
         self._tell(record)
+
+    def disk(self) -> OnDisk:
+        """Tell what the store tells."""
+        return self._store.disk()
 
     def save(self, record: Record) -> None:
         """Save; raises `OSError` only if that fails."""
@@ -61,21 +66,18 @@ class TellingStore:
     def _open(self, record: Record) -> None:
         if self._group is None or record.active is None:
             return
-        directory = self._identities.certificate(record.active.label).parent
-        try:
+        problem = (
+            f"group {self._group} cannot be given the identity; is the agent's user in it, and does the unit let it be "
+            "seen (PrivateUsers=)? See docs/applications.md"
+        )
+        with _never_in_the_way(problem):
+            directory = self._identities.certificate(record.active.label).parent
             gid = grp.getgrnam(self._group).gr_gid
             if (directory / "key.pem").exists():  # a key in a token has the token's own protection
                 _set(directory / "key.pem", KEY, gid)
             _set(directory, DIRECTORY, gid)
             for above in self._way():
                 _set(above, WAY, gid)
-        except (KeyError, OSError) as error:
-            log.warning(
-                "group %s cannot be given the identity: %s; is the agent's user in it, and does the unit let it be "
-                "seen (PrivateUsers=)? See docs/applications.md",
-                self._group,
-                error,
-            )
 
     def _close(self, directory: Path) -> None:
         if directory.stat().st_mode & 0o077:
@@ -90,7 +92,7 @@ class TellingStore:
         """Write the announcement, if it is news: whoever watches the file is woken for nothing else."""
         self._record = record
         path = self._settings.run_directory / ANNOUNCED
-        try:
+        with _never_in_the_way("applications could not be told of the identity in force"):
             if record.active is None:
                 path.unlink(missing_ok=True)
                 return
@@ -99,8 +101,15 @@ class TellingStore:
             news = announcement(self._settings, record.active, _key(directory), chain=chain)
             if not path.exists() or durable.read(path) != news:
                 durable.write(path, news, durable.PUBLIC)
-        except (OSError, UnicodeDecodeError) as error:
-            log.warning("applications could not be told of the identity in force: %s", error)
+
+
+@contextmanager
+def _never_in_the_way(problem: str) -> Iterator[None]:
+    """Log whatever goes wrong with files, groups or names on the disk, and go on."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError) as error:
+        log.warning("%s: %s", problem, error)
 
 
 def _key(directory: Path) -> str:
@@ -111,7 +120,7 @@ def _key(directory: Path) -> str:
 
 def _set(path: Path, mode: int, gid: int) -> None:
     """Give a file or directory of ours its group and mode, never through a link; nothing is done if it has them."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         seen = os.fstat(descriptor)
         if seen.st_gid != gid:

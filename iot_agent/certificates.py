@@ -5,8 +5,11 @@ The only importer of cryptography; never loaded by the resident daemon. Referenc
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -21,6 +24,8 @@ from iot_agent.record import Certificate
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 CLOCK_TOLERANCE = 300  # seconds that the issuer's clock may be ahead of ours
+# Nobody would live to see such a certificate renewed; AWS IoT's own end in 2049, the longest-lived that are asked for.
+LONGEST_LIFE = 30 * 366 * 86400  # seconds
 OTHER_KEY = "it is not for our key"
 
 _GENERATORS: dict[str, Callable[[], PrivateKey]] = {
@@ -36,7 +41,8 @@ ALGORITHMS = tuple(_GENERATORS)
 class Expectation:
     """What a fit certificate must be: for this key (DER SubjectPublicKeyInfo) and serial, issued by one of `issuers`.
 
-    `issuers` is PEM text with the manufacturer CAs that this device was given; None when it was given none.
+    `issuers` is PEM text with the manufacturer CAs that this device was given; None when it was given none, which is
+    not the same as a file without any.
     """
 
     public_key: bytes
@@ -89,10 +95,14 @@ def build_csr(key: PrivateKey, serial: str) -> str:
 
 @dataclass(frozen=True)
 class Examined:
-    """A certificate's facts, and what keeps it from being ours: sentences about "it". Its dates are not judged."""
+    """A certificate's facts, and what keeps it from being ours: sentences about "it". Its dates are not judged.
+
+    `odd` is what does not keep it from that, but is against the rules: the sample's cloud gives serial numbers of 0.
+    """
 
     facts: Certificate
     flaws: tuple[str, ...]
+    odd: str | None
 
 
 def examine(pem: str, chain: str | None, expected: Expectation) -> Examined:
@@ -101,11 +111,25 @@ def examine(pem: str, chain: str | None, expected: Expectation) -> Examined:
     It must be for our key and our name, signed by the CA it claims (one of ours, if we were given any), and an
     end-entity certificate for client authentication.
     """
-    certificate = x509.load_pem_x509_certificate(pem.encode())
-    certificate.extensions  # noqa: B018 - parses them all: a broken extension is found here, not later
-    trusted = expected.issuers or chain
-    issuers = x509.load_pem_x509_certificates(trusted.encode()) if trusted else []
-    return Examined(_facts(certificate), tuple(_flaws(certificate, issuers, expected)))
+    with _without_warnings():
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        certificate.extensions  # noqa: B018 - parses them all: a broken extension is found here, not later
+        trusted = chain if expected.issuers is None else expected.issuers
+        issuers = None if trusted is None else load_issuers(trusted)
+        number = certificate.serial_number
+        odd = f"its serial number is {number}, which must be positive (RFC 5280, 4.1.2.2)" if number <= 0 else None
+        return Examined(_facts(certificate), tuple(_flaws(certificate, issuers, expected)), odd)
+
+
+def load_issuers(pem: str) -> list[x509.Certificate]:
+    """Read the certificates of CAs, one or more; raises `ValueError` where there is none or one cannot be read."""
+    with _without_warnings():
+        return x509.load_pem_x509_certificates(pem.encode())
+
+
+def _without_warnings() -> AbstractContextManager[object]:
+    """Keep the library from writing to stderr by itself, about a serial number of 0; `examine` tells of that."""
+    return warnings.catch_warnings(action="ignore")
 
 
 def check_fit(pem: str, chain: str | None, expected: Expectation) -> Certificate:
@@ -124,16 +148,21 @@ def check_fit(pem: str, chain: str | None, expected: Expectation) -> Certificate
         raise _unfit("it is not valid yet by this device's clock")
     if found.not_after <= expected.now:
         raise _unfit("it has expired by this device's clock")
+    if found.not_after - found.not_before > LONGEST_LIFE:
+        valid = f"{_date(found.not_before)} to {_date(found.not_after)}"
+        raise _unfit(f"it would be valid from {valid}, longer than 30 years; look at the stack's lifetime parameter")
     return found
 
 
-def _flaws(certificate: x509.Certificate, issuers: list[x509.Certificate], expected: Expectation) -> Iterator[str]:
+def _flaws(
+    certificate: x509.Certificate, issuers: list[x509.Certificate] | None, expected: Expectation
+) -> Iterator[str]:
     if certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != expected.public_key:
         yield OTHER_KEY
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if [name.value for name in names] != [expected.serial]:
         yield f"its subject is {certificate.subject.rfc4514_string()!r}, not CN={expected.serial}"
-    if issuers and not any(_issued_by(certificate, issuer) for issuer in issuers):
+    if issuers is not None and not any(_issued_by(certificate, issuer) for issuer in issuers):
         yield "it is not signed by the manufacturer's CA"
     extensions = certificate.extensions
     try:
@@ -164,6 +193,10 @@ def _facts(certificate: x509.Certificate) -> Certificate:
         int(certificate.not_valid_before_utc.timestamp()),
         int(certificate.not_valid_after_utc.timestamp()),
     )
+
+
+def _date(moment: int) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"
 
 
 def _unfit(why: str) -> Retryable:

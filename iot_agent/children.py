@@ -1,5 +1,6 @@
 """Child processes of the daemon, bounded in time and size: a worker for one step, the reader of the configuration."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,10 +16,15 @@ from iot_agent.settings import Settings, load
 MAX_OUTCOME = 64 * 1024
 CONFIG_LIMIT = 20
 GRACE = 2
+STARTING = "--starting"  # tells the reader of the configuration that the daemon starts, and is not asked by a person
+LAST_WORDS = 1000  # characters of what a child said before it died
 
 
 class Worker:
-    """One running step. `fileno()` becomes readable when there is something to `poll` for."""
+    """One running step. `fileno()` becomes readable when there is something to `poll` for.
+
+    Raises `OSError` when the machine has no process, memory or descriptor for it; then nothing is left behind.
+    """
 
     def __init__(self, request: Request, *options: str) -> None:
         given = request.settings
@@ -29,17 +35,20 @@ class Worker:
             [sys.executable, "-P", "-m", "iot_agent.worker", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,  # what could not be written must not wait in a buffer, to fail once more when that is closed
             start_new_session=True,  # its own process group: one kill reaches whatever it started
             env=_environment(),
         )
         assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018 - for mypy
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
         os.set_blocking(self._stdout.fileno(), False)
+        rest = encode_request(request)
         try:
-            self._stdin.write(encode_request(request))
-            self._stdin.flush()  # and stays open: its end is the worker's end
+            while rest:
+                rest = rest[os.write(self._stdin.fileno(), rest) :]
         except BrokenPipeError:
             pass  # it died at once; `poll` will say so
+        # The pipe stays open: its end is the worker's end.
 
     def fileno(self) -> int:
         """For the selector."""
@@ -92,20 +101,42 @@ class Worker:
 
 
 class BadConfiguration(Exception):
-    """The configuration was refused; the text is every problem, one a line."""
+    """The configuration was refused, or could not be read; the text is every problem, one a line.
+
+    `files` are those, beside agent.yaml itself, whose change is worth another look. `passing` says that nothing is
+    known to be wrong with any: this machine could not read them now, and may in a moment.
+    """
+
+    def __init__(self, text: str, files: tuple[Path, ...] = (), *, passing: bool = False) -> None:
+        super().__init__(text)
+        self.files, self.passing = files, passing
 
 
-def read_configuration(path: Path) -> Settings:
-    """Read agent.yaml in a child process; raises `BadConfiguration`."""
-    command = [sys.executable, "-P", "-m", "iot_agent.config", str(path)]
+def read_configuration(path: Path, *, starting: bool = False) -> Settings:
+    """Read agent.yaml and look at the files that it names, in a child process; raises `BadConfiguration`.
+
+    When the daemon is `starting`, less is refused: see `bundle`.
+    """
+    command = [sys.executable, "-P", "-m", "iot_agent.reader", str(path), *([STARTING] if starting else [])]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module, no shell
-            command, capture_output=True, text=True, timeout=CONFIG_LIMIT, check=False, env=_environment()
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=CONFIG_LIMIT,
+            check=False,
+            env=_environment(),
         )
     except subprocess.TimeoutExpired as error:
-        raise BadConfiguration(f"{path}: took longer than {CONFIG_LIMIT} s to read") from error
+        raise BadConfiguration(f"{path}: took longer than {CONFIG_LIMIT} s to read", passing=True) from error
+    except OSError as error:
+        raise BadConfiguration(f"{path}: no process can be started to read it: {error}", passing=True) from error
+    if done.returncode == os.EX_CONFIG:
+        raise BadConfiguration(done.stderr.strip(), tuple(map(Path, json.loads(done.stdout))))
     if done.returncode != 0:
-        raise BadConfiguration(done.stderr.strip() or f"{path}: its reader {_how(done.returncode)}")
+        last = done.stderr.strip()[-LAST_WORDS:]
+        raise BadConfiguration(f"{path}: its reader {_how(done.returncode)}: {last or 'no word'}", passing=True)
     return load(done.stdout)
 
 
@@ -118,7 +149,10 @@ def _environment() -> dict[str, str]:
 def _how(code: int | None) -> str:
     if code is None:
         return "hung at its end"
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    if code >= 0:
+        return f"ended with status {code}"
+    names = {known.value: known.name for known in signal.Signals}  # not all have one: real-time signals (signal(7))
+    return f"was ended by {names.get(-code, f'signal {-code}')}"
 
 
 def _failed(error: AgentError) -> Failed:

@@ -12,11 +12,15 @@ class FlooredClock:
 
     def __init__(self, floor: int) -> None:
         self._floor = floor
-        self._since = time.monotonic()
+        self._since = self.elapsed()
 
     def now(self) -> float:
         """Give the wall clock's time, or the floor's when the wall clock is behind it."""
-        return max(time.time(), self._floor + time.monotonic() - self._since)
+        return max(time.time(), self._floor + self.elapsed() - self._since)
+
+    def elapsed(self) -> float:
+        """Give seconds since the machine's start, its sleep included (CLOCK_BOOTTIME, clock_gettime(2))."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     @property
     def trusted(self) -> bool:
@@ -27,4 +31,4 @@ class FlooredClock:
         """Raise the floor; a lower one changes nothing."""
         if floor > self._floor:
             self._floor = floor
-            self._since = time.monotonic()
+            self._since = self.elapsed()

@@ -1,34 +1,31 @@
 """Records and outcomes as JSON: on disk, and between daemon and worker. Pure.
 
-A record on disk is format 1: {"format": 1, "crc32": hex, "record": {…}}, the checksum over the record's own JSON text.
-It finds bit-rot and torn writes; whoever can forge it can also write the keys beside it.
+A record on disk is format 1: {"format": 1, "crc32": hex, "record": {"format": 1, …}}, the checksum over the text
+of the record. It finds bit-rot and torn writes; whoever can forge it can also write the keys beside it. The format that
+counts is the one inside, which the checksum covers; the one outside is for version 0.1.0, which knows no other.
+
+How the record evolves: a new field has a default and is top-level, so that either version reads the other's; only a
+change that an older version must not misread gets a new format, with a migration here. Every released version's record
+is a file in tests/device/golden.
 """
 
 import json
 import zlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from iot_agent import settings
-from iot_agent.messages import Advice
+from iot_agent import settings, typed_json
 from iot_agent.record import (
-    Advised,
-    Certificate,
     CheckedIn,
-    Event,
     Failed,
-    Failure,
     Generated,
-    Identity,
     Introduced,
     Issued,
     Kind,
     Outcome,
-    Pending,
     Proven,
     Record,
     Retired,
-    State,
 )
 
 FORMAT = 1
@@ -44,7 +41,7 @@ class LaterFormat(Exception):
 
 def encode_record(record: Record) -> bytes:
     """Turn a record into the bytes of format 1."""
-    body = json.dumps(asdict(record), separators=(",", ":"))
+    body = json.dumps({"format": FORMAT, **asdict(record), **_for_0_1_0(record)}, separators=(",", ":"))
     return f'{{"format": {FORMAT}, "crc32": "{_checksum(body)}", "record": {body}}}\n'.encode()
 
 
@@ -52,49 +49,37 @@ def decode_record(content: bytes) -> Record:
     """Read a record; raises `Damaged` or `LaterFormat`."""
     try:
         wrapper = json.loads(content)
-        version, checksum, body = wrapper["format"], wrapper["crc32"], wrapper["record"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(f"not a record: {error!r}") from error
-    if isinstance(version, int) and version > FORMAT:
-        raise LaterFormat(f"written by a later agent (format {version}, this one knows {FORMAT}); upgrade the agent")
-    if checksum != _checksum(json.dumps(body, separators=(",", ":"))):
-        raise Damaged("its checksum is wrong")
-    try:
-        return _record(body)
-    except (TypeError, ValueError, KeyError) as error:
-        raise Damaged(f"its fields are wrong: {error!r}") from error
+        checksum, body = wrapper["crc32"], wrapper["record"]
+        if checksum != _checksum(json.dumps(body, separators=(",", ":"))):
+            raise Damaged("its checksum is wrong")
+        version = body.get("format", FORMAT)  # 0.1.0 told it outside only
+        if version > FORMAT:
+            raise LaterFormat(f"written by a later agent (format {version}, not {FORMAT}); upgrade the agent")
+        return typed_json.read(Record, _from_0_1_0(body))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"not a record: {error!r:.200}") from error
 
 
 def _checksum(body: str) -> str:
     return f"{zlib.crc32(body.encode()):08x}"
 
 
-def _record(body: dict[str, Any]) -> Record:
-    parts = {field.name: body[field.name] for field in fields(Record)}
-    pending, failure = parts["pending"], parts["failure"]
-    parts.update(
-        state=State(parts["state"]),
-        active=_identity(parts["active"]),
-        set_aside=_identity(parts["set_aside"]),
-        pending=None if pending is None else _pending(pending),
-        leftovers=tuple(parts["leftovers"]),
-        failure=None if failure is None else Failure(**{**failure, "step": Kind(failure["step"])}),
-        advised=None if parts["advised"] is None else Advised(**parts["advised"]),
-        history=tuple(Event(**event) for event in parts["history"]),
-    )
-    return Record(**parts)
+def _for_0_1_0(record: Record) -> dict[str, Any]:
+    """Say what has another name now also by its old one: a device that goes back to 0.1.0 loses nothing."""
+    newest = record.unconfirmed[-1] if record.unconfirmed else None
+    return {
+        "set_aside": None if newest is None else asdict(newest),
+        "leftovers": record.to_delete,
+        "retry_at": record.waiting_since + record.wait,
+    }
 
 
-def _identity(body: dict[str, Any] | None) -> Identity | None:
-    return None if body is None else Identity(body["label"], Certificate(**body["certificate"]))
-
-
-def _pending(body: dict[str, Any]) -> Pending:
-    return Pending(**{**body, "certificate": _certificate(body["certificate"])})
-
-
-def _certificate(body: dict[str, Any] | None) -> Certificate | None:
-    return None if body is None else Certificate(**body)
+def _from_0_1_0(body: dict[str, Any]) -> dict[str, Any]:
+    """Read the old names where the new ones are absent; a wait is over, its beginning was not told."""
+    if "unconfirmed" in body:
+        return body
+    set_aside = body["set_aside"]
+    return {**body, "unconfirmed": [] if set_aside is None else [set_aside], "to_delete": body["leftovers"]}
 
 
 OUTCOMES = {kind.__name__: kind for kind in (Introduced, Generated, Issued, Proven, Retired, CheckedIn, Failed)}
@@ -109,16 +94,9 @@ def decode_outcome(content: bytes) -> Outcome:
     """Read an outcome; raises `Damaged`."""
     try:
         body = json.loads(content)
-        kind = OUTCOMES[body.pop("outcome")]
-        if kind is Issued:
-            body["certificate"] = Certificate(**body["certificate"])
-        if kind is Retired:
-            body["labels"] = tuple(body["labels"])
-        if kind is CheckedIn and body["advice"] is not None:
-            body["advice"] = Advice(**body["advice"])
-        outcome: Outcome = kind(**body)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"not an outcome: {error!r}") from error
+        outcome: Outcome = typed_json.read(OUTCOMES[body["outcome"]], body)  # type: ignore[assignment]  # one of them
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(f"not an outcome: {error!r:.200}") from error
     return outcome
 
 

@@ -1,12 +1,11 @@
 """agent.yaml into `Settings`: units parsed once, unknown keys and bad values refused with file and line.
 
-The only importer of yaml. Run as a program (`python -m iot_agent.config FILE`) it prints the settings as JSON, or every
-problem found, one a line, and exits 78: that is how the daemon reads its configuration.
+The only importer of yaml; loaded by `reader`, a child of the daemon, and never by the daemon itself. What the file may
+make us compute is bounded before it is computed: lengths of values, digits of numbers, and what a span may last.
 """
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,14 +14,24 @@ from typing import Any
 
 import yaml
 
+from iot_agent.errors import printable
 from iot_agent.keys import uri
 from iot_agent.schedule import Policy
-from iot_agent.settings import Settings, Token, TokenKey, dump
+from iot_agent.settings import Settings, Token, TokenKey
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+HOUR, DAY = 3600.0, 86400.0
+# What a step may have to wait for and still succeed: the doctor's turn, connections that the cloud closes, a handshake,
+# the answers to subscribing and publishing, the reply. A limit below that would turn silence, which has a name and a
+# remedy, into a step that was stopped; a test adds it up from the constants of `mqtt` and `turns`.
+LEAST_STEP = 120.0
+LEAST_KEY_GENERATION = 30.0  # the doctor's turn, and the processes that make a key, on a small board
+LONGEST_LIMIT = HOUR  # a step that hangs must not hold up a renewal for longer
 REQUIRED = object()
 ALGORITHMS = ("ec-p256", "ec-p384", "rsa-2048", "rsa-3072")
 MAX_SIZE = 64 * 1024
+MAX_VALUE = 4096  # characters, and the longest path (limits.h)
+MAX_KEY = 64  # characters of a key that are looked at, and shown
 
 
 class BadConfiguration(Exception):
@@ -40,6 +49,8 @@ class Setting:
 def _text(value: str) -> str:
     if not value:
         raise ValueError("must not be empty")
+    if not value.isprintable():
+        raise ValueError(f"{value!r} holds characters that cannot be printed")
     return value
 
 
@@ -62,40 +73,57 @@ def _prefix(value: str) -> str:
 
 
 def _port(value: str) -> int:
-    if not value.isdecimal() or not 0 < int(value) < 65536:  # noqa: PLR2004 - the range of a TCP port
+    if not re.fullmatch(r"[0-9]{1,5}", value) or not 0 < int(value) < 65536:  # noqa: PLR2004 - the range of a TCP port
         raise ValueError(f"{value!r} is not a port, like 8883")
     return int(value)
 
 
-def _span(value: str) -> float:
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd])", value)
-    if not match or float(match[1]) == 0:
-        raise ValueError(f"{value!r} is not a span of time with its unit, like 30s, 5m, 12h or 90d")
-    return float(match[1]) * UNITS[match[2]]
+def _span(least: float, most: float) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", value)
+        if not match or float(match[1]) == 0:
+            raise ValueError(f"{value!r} is not a span of time with its unit, like 30s, 5m, 12h or 90d")
+        seconds = float(match[1]) * UNITS[match[2]]
+        if not least <= seconds <= most:
+            raise ValueError(f"{value!r} is not from {_spelled(least)} to {_spelled(most)}")
+        return seconds
+
+    return parse
+
+
+def _spelled(seconds: float) -> str:
+    """Write a span as it is written in the file: in the largest unit of which it is a whole number."""
+    unit = next((unit for unit, size in reversed(UNITS.items()) if seconds % size == 0), "s")
+    return f"{seconds / UNITS[unit]:g}{unit}"
 
 
 def _fraction(value: str) -> float:
-    try:
-        number = Fraction(value[:-1]) / 100 if value.endswith("%") else Fraction(value)
-    except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"{value!r} is not a fraction, like 2/3, 0.66 or 66%") from error
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:/([0-9]{1,9})|(%))?", value)
+    if not match or (match[2] and int(match[2]) == 0):
+        raise ValueError(f"{value!r} is not a fraction, like 2/3, 0.66 or 66%")
+    number = Fraction(match[1]) / (100 if match[3] else int(match[2] or 1))
     if not 0 < number < 1:
         raise ValueError(f"{value!r} is not between 0 and 1")
     return float(number)
 
 
 def _attempts(value: str) -> int:
-    if not value.isdecimal() or not 1 <= int(value) <= 100:  # noqa: PLR2004 - more would not be a bound
+    if not re.fullmatch(r"[0-9]{1,3}", value) or not 1 <= int(value) <= 100:  # noqa: PLR2004 - more would not be a bound
         raise ValueError(f"{value!r} is not a whole number from 1 to 100")
     return int(value)
 
 
-def _file_or_off(value: str) -> str | None:
-    return None if value == "off" else _text(value)
+def _metrics_file(value: str) -> str | None:
+    """Take `off`, or a file as node_exporter's textfile collector reads them: it passes over all others."""
+    if value == "off":
+        return None
+    if not _text(value).endswith(".prom") or Path(value).name == ".prom":
+        raise ValueError(f"{value!r} is not a file whose name ends in .prom, which is what node_exporter reads; or off")
+    return value
 
 
 def _token_label(value: str) -> str:
-    if not value or len(value.encode()) > 32:  # noqa: PLR2004 - PKCS #11, CK_TOKEN_INFO
+    if len(_text(value).encode()) > 32:  # noqa: PLR2004 - PKCS #11, CK_TOKEN_INFO
         raise ValueError(f"{value!r} is not the label of a token: 1 to 32 bytes")
     return value
 
@@ -146,18 +174,18 @@ SETTINGS = {
     "keys.pin": Setting(_pin, None),
     "renewal.at": Setting(_fraction, Policy.renewal_fraction),
     "renewal.spread": Setting(_fraction, Policy.renewal_spread),
-    "renewal.minimum_interval": Setting(_span, Policy.minimum_interval),
-    "retry.first": Setting(_span, Policy.retry_base),
-    "retry.longest": Setting(_span, Policy.retry_cap),
+    "renewal.minimum_interval": Setting(_span(1.0, 365 * DAY), Policy.minimum_interval),
+    "retry.first": Setting(_span(0.1, HOUR), Policy.retry_base),
+    "retry.longest": Setting(_span(1.0, 7 * DAY), Policy.retry_cap),
     "retry.prove_attempts": Setting(_attempts, Policy.prove_attempts),
-    "check_in.every": Setting(_span, Policy.check_in_interval),
-    "limits.step": Setting(_span, 180.0),
-    "limits.key_generation": Setting(_span, 300.0),
+    "check_in.every": Setting(_span(1.0, 365 * DAY), Policy.check_in_interval),
+    "limits.step": Setting(_span(LEAST_STEP, LONGEST_LIMIT), 180.0),
+    "limits.key_generation": Setting(_span(LEAST_KEY_GENERATION, LONGEST_LIMIT), 300.0),
     "identity.group": Setting(_group, None),
     "paths.state": Setting(_text, "/var/lib/iot-agent"),
     "paths.run": Setting(_text, "/run/iot-agent"),
     "log.level": Setting(_one_of("debug", "info", "warning", "error"), "info"),
-    "metrics.textfile": Setting(_file_or_off, None),
+    "metrics.textfile": Setting(_metrics_file, None),
 }
 OF_A_TOKEN = ("keys.module", "keys.token", "keys.pin")
 SECTIONS = {key.split(".")[0] for key in SETTINGS if "." in key}
@@ -187,9 +215,18 @@ def read(path: Path) -> Settings:
     if problems:
         raise BadConfiguration("\n".join(problems))
     try:
-        return _settings(values, path.absolute().parent)
+        settings = _settings(values, path.absolute().parent)
     except ValueError as error:
         raise BadConfiguration(f"{path}: bootstrap.key: {error}") from error
+    if settings.metrics_textfile is not None and _is_inside(settings.metrics_textfile, settings.state_directory):
+        said = f"{settings.metrics_textfile} is inside paths.state, which holds keys and the record; put it elsewhere"
+        raise BadConfiguration(f"{path}: metrics.textfile: {said}, like {settings.run_directory}/iot-agent.prom")
+    return settings
+
+
+def _is_inside(file: Path, directory: Path) -> bool:
+    """Say whether `file` would be made somewhere in `directory`, whatever links and `..` lead there."""
+    return Path(os.path.realpath(file.parent)).is_relative_to(os.path.realpath(directory))
 
 
 def _collect(root: yaml.Node | None, path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -201,6 +238,8 @@ def _collect(root: yaml.Node | None, path: Path) -> tuple[dict[str, Any], list[s
             problems.append(f"{path}:{line}: {key}: is here for the second time (first on line {lines[key]})")
         elif key not in SETTINGS:
             problems.append(f"{path}:{line}: {key}: unknown key{_suggestion(key)}")
+        elif len(node.value) > MAX_VALUE:
+            problems.append(f"{path}:{line}: {key}: is longer than {MAX_VALUE} characters")
         else:
             try:
                 values[key] = SETTINGS[key].parse(node.value)
@@ -228,12 +267,12 @@ def _scalars(root: yaml.Node | None, problems: list[str], path: str) -> Iterator
         return
     for key_node, node in root.value:
         line = key_node.start_mark.line + 1
-        key = str(key_node.value)
+        key = _shown(key_node)
         if isinstance(node, yaml.ScalarNode) and key not in SECTIONS:
             yield key, node, line
         elif isinstance(node, yaml.MappingNode) and key in SECTIONS:
             for inner_key, inner in node.value:
-                inner_line, name = inner_key.start_mark.line + 1, f"{key}.{inner_key.value}"
+                inner_line, name = inner_key.start_mark.line + 1, f"{key}.{_shown(inner_key)}"
                 if isinstance(inner, yaml.ScalarNode):
                     yield name, inner, inner_line
                 else:
@@ -242,6 +281,11 @@ def _scalars(root: yaml.Node | None, problems: list[str], path: str) -> Iterator
             problems.append(f"{path}:{line}: {key}: is a section; its keys belong below it, indented")
         else:
             problems.append(f"{path}:{line}: {key}: unknown key{_suggestion(key)}")
+
+
+def _shown(key: yaml.Node) -> str:
+    """Give a key as it may be shown, whatever is in it: no line of ours may be forged by it."""
+    return printable(str(key.value)[:MAX_KEY])
 
 
 def _suggestion(key: str) -> str:
@@ -294,20 +338,3 @@ def _settings(given: dict[str, Any], base: Path) -> Settings:
         log_level=values["log.level"],
         metrics_textfile=None if values["metrics.textfile"] is None else path("metrics.textfile"),
     )
-
-
-def main(arguments: list[str]) -> int:
-    """Print the settings of a file as JSON, or what is wrong with it."""
-    if len(arguments) != 1:
-        sys.stderr.write("usage: python -m iot_agent.config FILE\n")
-        return os.EX_USAGE
-    try:
-        sys.stdout.write(dump(read(Path(arguments[0]))))
-    except BadConfiguration as error:
-        sys.stderr.write(f"{error}\n")
-        return os.EX_CONFIG
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

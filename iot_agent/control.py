@@ -2,7 +2,8 @@
 
 Reading (`status`, `history`) is for whoever the socket's mode and group let in; changing (`rotate`) is for root and for
 the daemon's own user, as the kernel names the peer (SO_PEERCRED, unix(7)). A request is at most 4 KiB and must come
-within five seconds; at most eight clients at a time. Nothing a client does can block the daemon.
+within five seconds; at most eight clients at a time. A ninth takes the place of the one that has been there longest,
+but never that of root or of the daemon's own user, unless it is theirs too. Nothing a client does can block the daemon.
 """
 
 from __future__ import annotations
@@ -25,62 +26,112 @@ if TYPE_CHECKING:
 MAX_REQUEST = 4096
 MAX_REPLY = 1024 * 1024
 MAX_CLIENTS = 8
+BACKLOG = 128  # clients that the kernel keeps for us; all that are there are accepted at once
 PATIENCE = 5.0
+DEAF = 1.0  # seconds without accepting, after the machine could not: it would say so again at once, without end
 READING, CHANGING = frozenset({"status", "history"}), frozenset({"rotate"})
 
 
+class InUse(Exception):
+    """A daemon answers at the socket."""
+
+
 class Client:
-    """One connection being served."""
+    """One connection being served; `trusted` is root and the daemon's own user."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
+        self.uid = peer_uid(connection)
+        self.trusted = self.uid in (0, os.getuid())
         self.deadline = time.monotonic() + PATIENCE
         self.received = bytearray()
         self.to_send = b""
 
 
 class ControlServer:
-    """Serves the socket inside the daemon's own selector; `handler` answers a permitted command."""
+    """Serves the socket inside the daemon's own selector; `handler` answers a permitted command.
+
+    Raises `InUse` if somebody else serves it, and `OSError` if it cannot be made.
+    """
 
     def __init__(self, path: Path, selector: selectors.BaseSelector, handler: Handler) -> None:
         self._path, self._selector, self._handler = path, selector, handler
-        self._clients: set[Client] = set()
-        path.unlink(missing_ok=True)  # ours alone: whoever is here holds the state directory's lock
+        self._clients: list[Client] = []  # the oldest first
+        self._deaf_until: float | None = None
+        _remove_left_behind(path)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._listener.bind(str(path))
         path.chmod(0o660)
-        self._listener.listen(MAX_CLIENTS)
+        self._listener.listen(BACKLOG)
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def close(self) -> None:
         """Stop serving and remove the socket."""
         for client in list(self._clients):
             self._drop(client)
-        self._selector.unregister(self._listener)
+        if self._deaf_until is None:
+            self._selector.unregister(self._listener)
         self._listener.close()
         self._path.unlink(missing_ok=True)
 
     def expire(self) -> float | None:
-        """Drop clients that are too slow; give the seconds until the next one would be, or None."""
+        """Drop clients that are too slow, hear again; give the seconds until the next of these is due, or None."""
         now = time.monotonic()
         for client in [client for client in self._clients if client.deadline <= now]:
             self._drop(client)
-        return min((client.deadline - now for client in self._clients), default=None)
+        if self._deaf_until is not None and self._deaf_until <= now:
+            self._listen(now)
+        moments = [client.deadline for client in self._clients]
+        if self._deaf_until is not None:
+            moments.append(self._deaf_until)
+        return min((moment - now for moment in moments), default=None)
+
+    def _listen(self, now: float) -> None:
+        try:
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+            self._deaf_until = None
+        except OSError:  # the kernel has no memory for it
+            self._deaf_until = now + DEAF
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return  # it has gone again, or we are out of descriptors: either way there is nobody to serve
+        """Take all who are waiting, so that a crowd does not keep root waiting outside."""
+        for _ in range(BACKLOG):
+            try:
+                connection, _address = self._listener.accept()
+            except (BlockingIOError, ConnectionError):
+                return  # nobody is left, or has gone again
+            except OSError:  # out of descriptors or memory: the listener would be ready again at once
+                self._selector.unregister(self._listener)
+                self._deaf_until = time.monotonic() + DEAF
+                return
+            self._admit(connection)
+
+    def _admit(self, connection: socket.socket) -> None:
         connection.setblocking(False)  # noqa: FBT003 - positional only
-        if len(self._clients) >= MAX_CLIENTS:
+        try:
+            client = Client(connection)
+            if not self._make_room(client):
+                connection.close()
+                return
+            self._selector.register(connection, selectors.EVENT_READ, lambda: self._serve(client))
+        except OSError:
             connection.close()
             return
-        client = Client(connection)
-        self._clients.add(client)
-        self._selector.register(connection, selectors.EVENT_READ, lambda: self._serve(client))
+        self._clients.append(client)
+
+    def _make_room(self, newcomer: Client) -> bool:
+        """Drop the client that has been there longest, of those whose place the newcomer may take."""
+        if len(self._clients) < MAX_CLIENTS:
+            return True
+        strangers = [client for client in self._clients if not client.trusted]
+        droppable = strangers or (self._clients if newcomer.trusted else [])
+        if droppable:
+            self._drop(droppable[0])
+        return bool(droppable)
 
     def _serve(self, client: Client) -> None:
+        if client not in self._clients:
+            return  # dropped for another, after the selector had named both
         try:
             if client.to_send:
                 self._send(client)
@@ -94,7 +145,7 @@ class ControlServer:
         client.received += piece
         line, newline, _ = bytes(client.received).partition(b"\n")
         if newline:
-            client.to_send = json.dumps(self._answer(line, client.connection)).encode() + b"\n"
+            client.to_send = json.dumps(self._answer(line, client)).encode() + b"\n"
             self._selector.modify(client.connection, selectors.EVENT_WRITE, lambda: self._serve(client))
             self._send(client)
         elif not piece or len(client.received) > MAX_REQUEST:
@@ -108,7 +159,7 @@ class ControlServer:
         if not client.to_send:
             self._drop(client)
 
-    def _answer(self, line: bytes, connection: socket.socket) -> dict[str, Any]:
+    def _answer(self, line: bytes, client: Client) -> dict[str, Any]:
         try:
             command = json.loads(line)["command"]
         except (ValueError, TypeError, KeyError, RecursionError):
@@ -116,16 +167,29 @@ class ControlServer:
         known = READING | CHANGING
         if not isinstance(command, str) or command not in known:
             return {"ok": False, "error": "bad-request", "message": f"unknown command; known: {sorted(known)}"}
-        uid = peer_uid(connection)
-        if command in CHANGING and uid not in (0, os.getuid()):
-            message = f"{command} is for root and the agent's own user; you are uid {uid}"
+        if command in CHANGING and not client.trusted:
+            message = f"{command} is for root and the agent's own user; you are uid {client.uid}"
             return {"ok": False, "error": "not-permitted", "message": message}
         return self._handler(command)
 
     def _drop(self, client: Client) -> None:
-        self._clients.discard(client)
+        self._clients.remove(client)
         self._selector.unregister(client.connection)
         client.connection.close()
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove the socket of a daemon that was killed; raises `InUse` if one is there, be it too busy to answer."""
+    try:
+        pid = str(daemon_pid(path))
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)
+        return
+    except BlockingIOError:
+        pid = "unknown"
+    raise InUse(f"another daemon (pid {pid}) answers at {path}")
 
 
 def peer_uid(connection: socket.socket) -> int:

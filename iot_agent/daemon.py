@@ -5,24 +5,22 @@ Nothing is remembered only in memory; the process may be killed at any instructi
 """
 
 import logging
-import os
 import selectors
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from iot_agent import __version__, events, lifecycle, status
+from iot_agent import __version__, events, status
 from iot_agent.codec import Request
-from iot_agent.lifecycle import Moment
-from iot_agent.ports import Clock, Notifier, StateStore, Work
-from iot_agent.record import Failed, Kind, Outcome, Record, Step
+from iot_agent.cycle import Cycle
+from iot_agent.errors import REMEDIES, Code
+from iot_agent.ports import Notifier, Work
+from iot_agent.record import Failed, Kind, Outcome, Record, State, Step
 from iot_agent.settings import Settings
 from iot_agent.signals import Signals
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT = 3600.0  # re-decide on wall time at least hourly: the clock may have been set meanwhile
-DISK_PAUSE = 30.0  # before trying a failed write of the record again
 RELOAD_REMEDY = (
     "Mend the file, check it with iot-agent --check, then reload; the configuration in force stays until then."
 )
@@ -39,61 +37,56 @@ class Control(Protocol):
 
 
 @dataclass
-class Parts:
+class Dependencies:
     """What the composition root gives the daemon."""
 
     settings: Settings
-    store: StateStore
-    clock: Clock
     notifier: Notifier
     launch: Callable[[Request], Work]
     serve: Callable[[selectors.BaseSelector, Callable[[str], dict[str, Any]]], Control]
     reload: Callable[[], Settings]
-    new_label: Callable[[], str]
-    new_request_id: Callable[[], str]
     watchdog: float | None
     signals: Signals
     publish: Callable[[dict[str, Any]], None]
 
 
 class Daemon:
-    """Carries one device through its life."""
+    """Carries one device through its life: runs the turns of `cycle`, each step in a worker."""
 
-    def __init__(self, parts: Parts, record: Record) -> None:
-        self._parts = parts
-        self._settings = parts.settings
-        self._record = record
-        self._saved: Record | None = record
+    def __init__(self, given: Dependencies, cycle: Cycle) -> None:
+        self._given = given
+        self._cycle = cycle
+        self._settings = given.settings
         self._worker: Work | None = None
         self._working_on: Step | None = None
         self._config_error: str | None = None
-        self._trouble: str | None = None
-        self._paused_until = 0.0
-        self._signals = parts.signals
+        self._told_trouble: str | None = None
+        self._signals = given.signals
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
         self._selector.register(self._signals, selectors.EVENT_READ, self._signals.drain)
-        control = self._parts.serve(self._selector, self._command)
-        self._parts.notifier.ready()
+        control = self._given.serve(self._selector, self._command)
+        self._given.notifier.ready()
         try:
             while not self._signals.stop:
                 step = self._advance()
-                self._parts.notifier.status(f"{self._record.state}: {self._trouble or step.reason}")
-                self._parts.publish(self._status())
-                for key, _ in self._selector.select(self._patience(step, control.expire())):
+                self._tell_trouble()
+                self._given.notifier.status(f"{self._cycle.record.state}: {self._cycle.trouble or step.reason}")
+                self._given.publish(self._status())
+                for key, _ in self._selector.select(self._select_timeout(step, control.expire())):
                     key.data()
-                self._parts.notifier.alive()
+                self._given.notifier.alive()
                 self._collect()
                 if self._signals.reload:
                     self._reload_settings()
         finally:
-            self._parts.notifier.stopping()
+            self._given.notifier.stopping()
             if self._worker is not None:
                 self._worker.kill()
             control.close()
-            log.info("stopped in state %s", self._record.state, extra=self._about("stopped"))
+            log.info("stopped in state %s", self._cycle.record.state, extra=self._about("stopped"))
 
     # ---- one turn ---------------------------------------------------------------------------------------------------
 
@@ -101,18 +94,27 @@ class Daemon:
         """Start the next step if it is due and the disk takes its intent; say what is being done or waited for."""
         if self._working_on is not None:
             return self._working_on
-        now = self._parts.clock.now()
-        step = lifecycle.decide(self._record, now, self._settings.policy)
-        if step.kind is Kind.WAIT or step.due > now or time.monotonic() < self._paused_until:
-            return step
-        self._record = lifecycle.begin(self._record, step, self._parts.new_label, self._parts.new_request_id)
-        if self._save():
+        step = self._cycle.decide()
+        if self._cycle.is_due(step) and self._cycle.begin(step):
             log.info("%s: %s", step.kind, step.reason, extra=self._about("step-begun", step=step.kind))
-            trusted = self._parts.clock.trusted
-            self._worker = self._parts.launch(Request(step.kind, self._record, now, trusted, self._settings))
-            self._working_on = step
-            self._selector.register(self._worker, selectors.EVENT_READ, lambda: None)
+            self._launch(step)
         return step
+
+    def _launch(self, step: Step) -> None:
+        """Start a worker. A machine that has no process, memory or descriptor left for one is a failure like others."""
+        clock = self._cycle.means.clock
+        request = Request(step.kind, self._cycle.record, clock.now(), clock.trusted, self._settings)
+        try:
+            self._worker = self._given.launch(request)
+            self._selector.register(self._worker, selectors.EVENT_READ, lambda: None)
+        except OSError as error:
+            if self._worker is not None:
+                self._worker.kill()
+                self._worker = None
+            said = f"the step's process could not be started: {error}"
+            self._fold(step.kind, Failed(Code.WORKER_CRASHED, said, REMEDIES[Code.WORKER_CRASHED], fatal=False))
+            return
+        self._working_on = step
 
     def _collect(self) -> None:
         """Fold in the outcome of the step under way, if there is one."""
@@ -127,109 +129,82 @@ class Daemon:
         self._fold(step.kind, outcome)
 
     def _fold(self, kind: Kind, outcome: Outcome) -> None:
-        before = self._record
-        moment = Moment(self._parts.clock.now(), self._settings.policy, _draw())
-        self._record = lifecycle.apply(before, kind, outcome, moment)
-        self._parts.clock.lift(self._record.time_floor)
-        self._save()
+        before = self._cycle.record
+        self._cycle.finish(kind, outcome)
         if isinstance(outcome, Failed):
             about = self._about("step-failed", step=kind, error=outcome.code, remedy=outcome.remedy)
-            count = self._record.attempt
+            count = self._cycle.record.attempt
             log.warning("%s failed (%d in a row): %s [%s]", kind, count, outcome.message, outcome.code, extra=about)
         self._tell_history(before)
-        if self._record.state is not before.state:
+        if self._cycle.record.state is not before.state:
             about = self._about("state-changed", previous_state=before.state)
-            log.info("state %s -> %s", before.state, self._record.state, extra=about)
+            log.info("state %s -> %s", before.state, self._cycle.record.state, extra=about)
 
     def _tell_history(self, before: Record) -> None:
-        for event in self._record.history:
+        for event in self._cycle.record.history:
             if event not in before.history:
                 log.info("%s: %s", event.event, event.detail, extra=self._about(event.event))
 
+    def _tell_trouble(self) -> None:
+        """Say once that the disk refuses the record."""
+        if self._cycle.trouble not in (None, self._told_trouble):
+            log.error("%s", self._cycle.trouble, extra=self._about("record-not-written"))
+        self._told_trouble = self._cycle.trouble
+
     def _about(self, event: str, **fields: object) -> dict[str, Any]:
         """Give the journal's fields for an event of this device."""
-        return events.of(event, **events.facts(self._record), **fields)
+        return events.of(event, **events.facts(self._cycle.record), **fields)
 
-    def _save(self) -> bool:
-        """Write the record if it changed. While the disk refuses it, no step begins and the old identity serves."""
-        if self._record == self._saved:
-            return True
-        try:
-            self._parts.store.save(self._record)
-        except OSError as error:
-            self._trouble = f"cannot write the record, so nothing new is begun: {error}"
-            self._paused_until = time.monotonic() + DISK_PAUSE
-            about = self._about("record-not-written")
-            log.error("%s", self._trouble, extra=about)  # noqa: TRY400 - the traceback adds nothing to the kernel's word
-            return False
-        self._saved, self._trouble = self._record, None
-        return True
-
-    def _patience(self, step: Step, slow_client: float | None) -> float:
+    def _select_timeout(self, step: Step, slow_client: float | None) -> float:
         """Give the seconds to sleep at most: until something is due."""
-        waits = [LONGEST_WAIT]
-        if self._worker is not None:
-            waits.append(self._worker.seconds_left)
-        else:
-            paused = self._paused_until - time.monotonic()
-            waits.append(max(step.due - self._parts.clock.now(), paused))
-        if slow_client is not None:
-            waits.append(slow_client)
-        if self._parts.watchdog is not None:
-            waits.append(self._parts.watchdog)
-        return max(0.0, min(waits))
+        until_step = self._cycle.pause(step) if self._worker is None else self._worker.seconds_left
+        waits = (LONGEST_WAIT, until_step, slow_client, self._given.watchdog)
+        return max(0.0, min(wait for wait in waits if wait is not None))
 
     # ---- signals and commands ---------------------------------------------------------------------------------------
 
     def _reload_settings(self) -> None:
         """Take over a changed configuration; a wrong one is refused whole and the one in force stays."""
         self._signals.reload = False
-        self._parts.notifier.reloading()
+        self._given.notifier.reloading()
         try:
-            self._settings = self._parts.reload()
+            self._settings = self._given.reload()
         except ValueError as error:
             self._config_error = str(error)
             about = self._about("reload-refused")
             log.error("reload refused, the configuration in force stays: %s", error, extra=about)  # noqa: TRY400 - says it all
         else:
             self._config_error = None
-            self._record = lifecycle.try_now(self._record)
+            self._cycle.means.policy = self._settings.policy
+            self._cycle.reset_backoff()
             log.info("configuration reloaded", extra=self._about("reloaded"))
-        self._parts.notifier.ready()
+        self._given.notifier.ready()
 
     def _command(self, command: str) -> dict[str, Any]:
         """Answer `agentctl`."""
         if command == "history":
-            return {"ok": True, "history": [vars(event) for event in self._record.history]}
+            return {"ok": True, "history": [vars(event) for event in self._cycle.record.history]}
         if command == "rotate":
             return self._rotate()
         return {"ok": True, "status": self._status()}
 
     def _rotate(self) -> dict[str, Any]:
-        joined = self._record.pending is not None or self._record.active is None
-        before = self._record
-        self._record = lifecycle.request_rotation(before, self._parts.clock.now())
-        self._paused_until = 0.0
-        if not self._save():
-            return {"ok": False, "error": "busy", "message": self._trouble}
+        before = self._cycle.record
+        if not self._cycle.order_rotation():
+            return {"ok": False, "error": "busy", "message": self._cycle.trouble}
         self._tell_history(before)
-        message = "joined the rotation that is under way" if joined else "a rotation begins now"
-        return {"ok": True, "message": message, "rotations": self._record.rotations}
+        under_way = before.state is not State.ACKED or (before.pending is not None and before.renew_requested)
+        message = "joined the rotation that is under way" if under_way else "a rotation begins now"
+        return {"ok": True, "message": message, "rotations": before.rotations}
 
     def _status(self) -> dict[str, Any]:
-        now = self._parts.clock.now()
-        step = self._working_on or lifecycle.decide(self._record, now, self._settings.policy)
+        clock = self._cycle.means.clock
         about = {
             "daemon": "running",
             "version": __version__,
             "key": {"backend": self._settings.keys_backend, "algorithm": self._settings.keys_algorithm},
             "configuration": {"error": self._config_error, "remedy": self._config_error and RELOAD_REMEDY},
-            "trouble": self._trouble,
-            "clock_trusted": self._parts.clock.trusted,
+            "trouble": self._cycle.trouble,
+            "clock_trusted": clock.trusted,
         }
-        return status.report(self._record, step, now, about)
-
-
-def _draw() -> float:
-    """Draw from [0, 1). `random` would load OpenSSL into the resident process, for its hashes."""
-    return int.from_bytes(os.urandom(7)) / 2**56
+        return status.report(self._cycle.record, self._working_on or self._cycle.decide(), clock.now(), about)

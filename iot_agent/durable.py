@@ -51,9 +51,14 @@ def make_directory(path: Path) -> None:
 
 
 def point(link: Path, target: str) -> None:
-    """Make `link` a symbolic link to `target`, in one step: a reader sees the old target or the new one."""
+    """Make `link` a symbolic link to `target`, in one step: a reader sees the old target or the new one.
+
+    A directory in its place, as a copy that followed links leaves it, is renamed to `.bad`.
+    """
     if link.is_symlink() and link.readlink() == Path(target):
         return
+    if link.is_dir() and not link.is_symlink():
+        link.rename(link.with_name(f"{link.name}.bad-{os.urandom(4).hex()}"))
     temporary = link.with_name(f".{link.name}.new")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
@@ -68,3 +73,9 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Sync a directory and the directories below it: what a process before us renamed may not be on the disk yet."""
+    for directory, _, _ in os.walk(path):
+        sync_directory(Path(directory))

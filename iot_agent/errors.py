@@ -7,6 +7,7 @@ A code is a stable word: it is stored in the record, shown by `agentctl status`,
 failure says about an identity is read from its code alone, in three sets:
 
 REFUSALS    the cloud has said no, explicitly: only these count against a certificate that is being proven
+TURNED_AWAY the same, and a "not allowed", which may be another stack's answer: reasons to try another identity
 UNUSABLE    the identity that was to be shown cannot be used on this device: its key, its certificate or its token
 all others  say nothing about a certificate: no answer, a lost connection, a server that cannot be trusted
 """
@@ -28,9 +29,11 @@ class Code(StrEnum):
     NO_REPLY = "no-reply"
     BAD_REPLY = "bad-reply"
     CLOUD_ERROR = "cloud-error"
+    NOT_ALLOWED = "not-allowed"
     CLOUD_REFUSED = "cloud-refused"
     UNFIT_CERTIFICATE = "unfit-certificate"
     BAD_CREDENTIALS = "bad-credentials"
+    PENDING_KEY = "pending-key"
     KEY_STORE = "key-store"
     TOKEN = "token"  # noqa: S105 - a word, not a password
     TOKEN_FULL = "token-full"  # noqa: S105 - the same
@@ -44,6 +47,7 @@ class Code(StrEnum):
 
 
 REFUSALS = frozenset({Code.REFUSED, Code.NOT_PERMITTED, Code.CLOUD_REFUSED})
+TURNED_AWAY = REFUSALS | {Code.NOT_ALLOWED}
 UNUSABLE = frozenset({
     Code.BAD_CREDENTIALS, Code.KEY_STORE, Code.TOKEN, Code.PIN, Code.PIN_REFUSED, Code.PIN_LOCKED, Code.DISK,
 })  # fmt: skip
@@ -67,12 +71,20 @@ REMEDIES: dict[Code, str] = {
     Code.NO_REPLY: "The cloud took the message and did not answer. Look at the stack's function log and failure queue.",
     Code.BAD_REPLY: "The cloud's answer is not in the protocol. Check topic_prefix and the stack's version.",
     Code.CLOUD_ERROR: "The cloud answered that it cannot do this now; its message says why.",
+    Code.NOT_ALLOWED: (
+        "The cloud does not allow this device to ask. An operator must allow it, or readmit it if it has served "
+        "before: iot-fleet show SERIAL says which. The agent goes on asking."
+    ),
     Code.CLOUD_REFUSED: "The cloud refused the request; its message says why. An operator must change something there.",
     Code.UNFIT_CERTIFICATE: (
         "The certificate that the cloud issued was refused before it was stored; the message names the check. "
         "Look at the stack's CA and lifetime parameter, and at this device's clock."
     ),
     Code.BAD_CREDENTIALS: "A certificate or key cannot be used. Check that it exists, is PEM, and belongs together.",
+    Code.PENDING_KEY: (
+        "The key that was made for the next certificate cannot be used; another is made. If it repeats, check the disk "
+        "or the token."
+    ),
     Code.KEY_STORE: (
         "The key store could not do what was asked. Check free space and permissions, and keys.backend in agent.yaml."
     ),

@@ -27,6 +27,7 @@ MESSAGE_IDS = {
     "issued": "1a37e5296b5049fd8542bc6fdfc40cf8",
     "promoted": "07d7953cb4b5463aa0e058a26a3272e4",
     "rolled-back": "1e876b6b29fb41e1bca936147bf3eecf",
+    "found-on-disk": "9d1f5a0c6f0e4d5f8f3f0a4c1f6d2b7e",
     "taken-up-again": "177b414aec454e5e8cfb3ee4bf4c0ede",
     "key-dropped": "d482c78a0ab149ec8ee297f3c4070cc5",
     "retired": "70425bbf7eaf4d74821355bfe476ed9a",

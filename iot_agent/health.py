@@ -2,13 +2,16 @@
 
 critical    nobody may wait with this: the identity is expired or nearly so, or the disk refuses the record
 attention   not as it should be, and it has lasted: look within a day or so
-good        all else; a few failed attempts in a row are life on a network
+good        all else; a few failed attempts in a row, soon tried again, are life on a network
 """
 
 from enum import StrEnum
 from typing import Any
 
 BLIP = 3  # failures in a row that are not worth anybody's attention: onboarding alone takes two
+LONG_PAUSE = 120  # seconds: who waits longer for the next try cannot do what it wants to do
+CLEANUP = "retire"
+LINE_END = "\n"
 LAST_CHANCE = 0.1  # of a certificate's life; its renewal should have been over long before
 
 
@@ -47,13 +50,17 @@ def _trouble(shown: dict[str, Any]) -> tuple[Level, str] | None:
 
 def _configuration(shown: dict[str, Any]) -> tuple[Level, str] | None:
     error = shown["configuration"]["error"]
-    return None if error is None else (Level.ATTENTION, f"the configuration is refused: {error.splitlines()[0]}")
+    return None if error is None else (Level.ATTENTION, f"the configuration is refused: {error.partition(LINE_END)[0]}")
 
 
 def _failing(shown: dict[str, Any]) -> tuple[Level, str] | None:
-    if shown["attempt"] <= BLIP or shown["last_error"] is None:
+    error, step = shown["last_error"], shown["next_step"]
+    if error is None:
         return None
-    error = shown["last_error"]
+    if error["step"] == CLEANUP:
+        return Level.ATTENTION, f"keys or certificates that nothing needs cannot be removed: {error['message']}"
+    if shown["attempt"] <= BLIP and (step is None or step["due"] - shown["time"] <= LONG_PAUSE):
+        return None
     return Level.ATTENTION, f"{error['step']} failed {shown['attempt']} times in a row: {error['message']}"
 
 

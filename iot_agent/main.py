@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from iot_agent.children import BadConfiguration, Worker, read_configuration
 from iot_agent.cli import Parser
 from iot_agent.clock import FlooredClock
 from iot_agent.codec import LaterFormat
-from iot_agent.control import ControlServer
-from iot_agent.daemon import Daemon, Parts
+from iot_agent.control import ControlServer, InUse
+from iot_agent.cycle import Cycle, Means
+from iot_agent.daemon import Daemon, Dependencies
 from iot_agent.identities import IdentityDirectories
 from iot_agent.record import Record
 from iot_agent.settings import Settings
@@ -38,8 +38,7 @@ EXIT_STATUS = {
     os.EX_OK: "stopped as asked; with --check: the configuration is good",
     os.EX_USAGE: "wrong arguments",
     os.EX_CANTCREAT: "the state directory, the run directory or the control socket cannot be made",
-    os.EX_IOERR: "the state cannot be read, and not because it is damaged: that is mended by itself",
-    os.EX_TEMPFAIL: "another daemon serves this state directory",
+    os.EX_TEMPFAIL: "another daemon serves this state directory, or answers at the control socket",
     os.EX_CONFIG: "with --check only: the configuration is wrong",
 }
 logger = logging.getLogger("iot_agent")
@@ -54,7 +53,14 @@ class Stop(Exception):
 
 
 class Unfit(Exception):
-    """Nobody can run with such a configuration; the text is every problem, one a line, each with its cure."""
+    """Nobody can run with such a configuration; the text is every problem, one a line, each with its cure.
+
+    `files` and `passing` are those of `BadConfiguration`.
+    """
+
+    def __init__(self, text: str, files: tuple[Path, ...] = (), *, passing: bool = False) -> None:
+        super().__init__(text)
+        self.files, self.passing = files, passing
 
 
 def main() -> int:
@@ -69,6 +75,9 @@ def main() -> int:
     except Stop as stop:
         logger.error("%s", stop)  # noqa: TRY400 - it says it all
         return stop.status
+    except InUse as error:
+        logger.error("%s; stop it first", error)  # noqa: TRY400 - the same
+        return os.EX_TEMPFAIL
     return os.EX_OK
 
 
@@ -97,11 +106,11 @@ def _check(config: Path) -> int:
     return os.EX_OK
 
 
-def _read(config: Path) -> Settings:
+def _read(config: Path, *, starting: bool = False) -> Settings:
     try:
-        return read_configuration(config)
+        return read_configuration(config, starting=starting)
     except BadConfiguration as error:
-        raise Unfit(str(error)) from error
+        raise Unfit(str(error), error.files, passing=error.passing) from error
 
 
 def _run(config: Path) -> None:
@@ -112,11 +121,14 @@ def _run(config: Path) -> None:
     while not signals.stop:
         seen = waiting.look()
         try:
-            _serve(config, _read(config), signals, notifier)
+            _serve(config, _read(config, starting=True), signals, notifier)
         except Unfit as problem:
+            if not waiting.watch(problem.files):
+                continue  # they were not looked at before they were read: a change in between would be missed
             _make_directory(run, 0o755)
             try:
-                waiting.until_changed(seen, str(problem))
+                with _lock(state) if state.is_dir() else contextlib.nullcontext():  # where none is, no daemon serves
+                    waiting.until_changed(seen, str(problem), passing=problem.passing)
             except OSError as error:
                 raise Stop(os.EX_CANTCREAT, f"{problem}\nand nobody can be told: {run}: {error.strerror}") from error
 
@@ -129,53 +141,49 @@ def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifie
     with _lock(settings.state_directory):
         identities = IdentityDirectories(settings.state_directory)
         store = RecordStore(settings.state_directory, identities, settings.serial)
-        record = _load(store, identities, settings)
-        about = events.of("started", **events.facts(record))
-        logger.info("iot-agent %s, serial %s, state %s", __version__, record.serial, record.state, extra=about)
-        applications = TellingStore(store, identities, settings)
-        applications.begin(record)
+        record = _load(store, settings)
         clock = FlooredClock(record.time_floor)
-        numbers = metrics.Textfile(settings.metrics_textfile)
-        parts = Parts(
-            settings=settings,
+        applications = TellingStore(store, identities, settings)
+        means = Means(
             store=applications,
             clock=clock,
+            policy=settings.policy,
+            new_label=lambda: _new_label(clock.now()),
+            new_request_id=lambda: os.urandom(8).hex(),
+        )
+        cycle = Cycle(means, record)
+        about = events.of("started", **events.facts(cycle.record))
+        logger.info("iot-agent %s, serial %s, state %s", __version__, settings.serial, cycle.record.state, extra=about)
+        applications.begin(cycle.record)
+        numbers = metrics.Textfile(settings.metrics_textfile)
+        given = Dependencies(
+            settings=settings,
             notifier=notifier,
             launch=Worker,
             serve=lambda selector, handler: ControlServer(settings.socket, selector, handler),
             reload=lambda: _reload(config, settings, applications),
-            new_label=lambda: _new_label(clock.now()),
-            new_request_id=lambda: os.urandom(8).hex(),
             watchdog=watchdog_interval(),
             signals=signals,
             publish=numbers.publish,
         )
         try:
-            Daemon(parts, record).run()
+            Daemon(given, cycle).run()
         finally:
             numbers.close()
 
 
-def _load(store: RecordStore, identities: IdentityDirectories, settings: Settings) -> Record:
-    """Load the record, repair `current` to match it, and mark what nothing refers to as left over."""
+def _load(store: RecordStore, settings: Settings) -> Record:
+    """Load the record; raises `Unfit` for one of a later agent or of another device."""
     try:
         record = store.load()
     except LaterFormat as error:
         raise Unfit(f"cannot use the state in {settings.state_directory}: {error}") from error
-    except OSError as error:
-        raise Stop(os.EX_IOERR, f"cannot read the state in {settings.state_directory}: {error}") from error
     if record.serial != settings.serial:
         raise Unfit(
             f"{settings.state_directory} belongs to serial {record.serial}; the configuration says {settings.serial}. "
             "If the device was re-provisioned on purpose, move that directory away; a copied image must not keep it."
         )
-    if record.active is not None:
-        try:
-            identities.point_current(record.active.label)
-        except OSError as error:
-            logger.warning("cannot mend `current` now, the next write of the record will: %s", error)
-    orphans = identities.labels() - record.kept - set(record.leftovers)
-    return replace(record, leftovers=(*record.leftovers, *sorted(orphans))) if orphans else record
+    return record
 
 
 def _reload(config: Path, running: Settings, applications: TellingStore) -> Settings:

@@ -4,6 +4,8 @@ The device's half of the protocol in docs/protocol.md; tests/contract/ pins it t
 
 - Required fields are few; unknown fields are ignored, so that either side may be upgraded first.
 - A payload larger than 64 KiB or nested deeper than 16 is refused before anything looks at it.
+- A number is at most 2**53, what every JSON reader has exactly (RFC 8259, 6); a time is before the year 10000.
+- Text for people is made printable and cut: it is no reason to refuse what it comes with.
 - Any reply may be an error instead. Advice that makes no sense is dropped; the rest of its message stands.
 """
 
@@ -12,11 +14,15 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from iot_agent.errors import printable
+
 MAX_PAYLOAD = 64 * 1024
 MAX_DEPTH = 16
 MAX_CERTIFICATE = 16 * 1024
 MAX_CHAIN = 32 * 1024
-MAX_ERROR_TEXT = 1024
+MAX_TEXT = 1024  # characters
+MAX_NUMBER = 2**53
+MAX_TIME = 253_402_300_799_999  # ms since the epoch: the end of the year 9999
 CERTIFICATE_ID = re.compile(r"[0-9a-f]{64}")
 WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -179,14 +185,21 @@ def _deeper_than(value: object, levels: int) -> bool:
     return any(_deeper_than(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))
 
 
-def _whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _whole(value: object, most: int = MAX_NUMBER) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _text(value: str) -> str:
+    """Cut it, then take out what no terminal or log may get: control characters, and halves of UTF-16 pairs."""
+    return printable(value[:MAX_TEXT])
 
 
 def _pem(value: object, name: str, limit: int) -> str:
     if not isinstance(value, str) or not value.lstrip().startswith("-----BEGIN CERTIFICATE-----"):
         raise Malformed(f"{name} is not a PEM certificate")
-    if len(value.encode()) > limit:
+    if not value.isascii():
+        raise Malformed(f"{name} has characters that PEM has not")
+    if len(value) > limit:
         raise Malformed(f"{name} is longer than {limit} bytes")
     return value
 
@@ -207,8 +220,8 @@ def _request_id(fields: dict[str, Any]) -> str | None:
 
 def _optional_time(fields: dict[str, Any]) -> int | None:
     value = fields.get("time")
-    if value is not None and not _whole(value):
-        raise Malformed("time is not a whole number of milliseconds")
+    if value is not None and not _whole(value, MAX_TIME):
+        raise Malformed("time is not a whole number of milliseconds before the year 10000")
     return value
 
 
@@ -216,11 +229,9 @@ def _advice(value: object) -> Advice | None:
     if not isinstance(value, dict):
         return None
     start, end, reason = value.get("start"), value.get("end"), value.get("reason")
-    if not (_whole(start) and _whole(end) and isinstance(reason, str)):
+    if not (_whole(start, MAX_TIME) and _whole(end, MAX_TIME) and isinstance(reason, str)) or start > end:
         return None
-    if start > end or len(reason) > MAX_ERROR_TEXT:
-        return None
-    return Advice(start, end, reason)
+    return Advice(start, end, _text(reason))
 
 
 def _error(fields: dict[str, Any]) -> ErrorResponse:
@@ -230,8 +241,8 @@ def _error(fields: dict[str, Any]) -> ErrorResponse:
     code, message, after = error.get("code"), error.get("message"), error.get("retry_after_s")
     if not isinstance(code, str) or not WORD.fullmatch(code):
         raise Malformed("error.code is not a word")
-    if not isinstance(message, str) or len(message.encode()) > MAX_ERROR_TEXT:
-        raise Malformed("error.message is missing or too long")
+    if not isinstance(message, str):
+        raise Malformed("error.message is not text")
     if after is not None and not _whole(after):
         raise Malformed("error.retry_after_s is not a number of seconds")
-    return ErrorResponse(code, message, after, _request_id(fields))
+    return ErrorResponse(code, _text(message), after, _request_id(fields))

@@ -29,7 +29,7 @@ class Textfile:
             return
         try:
             durable.write(self._path, content.encode(), durable.PUBLIC)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if str(error) != self._problem:
                 log.warning("cannot write the numbers for monitoring: %s", error)
             self._problem = str(error)
@@ -38,8 +38,11 @@ class Textfile:
 
     def close(self) -> None:
         """Remove the file: numbers of a daemon that is not running would look alive."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        try:
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("cannot remove the numbers for monitoring: %s", error)
 
 
 def text(shown: dict[str, Any]) -> str:

@@ -7,10 +7,18 @@ reconnecting is switched off in effect: a lost connection ends the step, and the
 A new certificate may be refused for a moment after it was registered, because the control plane is eventually
 consistent; and a just-in-time registered one is always refused once. So a refused connection is tried a few times here
 before it counts, never faster than one a second for a client id (an AWS IoT Core quota).
+
+AWS IoT Core refuses without a word: it closes the connection, or breaks off the TLS handshake. So does a network that
+fails, and a server that is not trusted. Only what the cloud itself does may count against a certificate, so a
+connection that ended before its CONNACK is followed by a look at who is there (`handshake`), which is no CONNECT.
+
+What a broker sends is bounded. It is told the largest packet that we take; the library takes larger ones all the same,
+so the process's memory has a limit (`process`). What nobody asked for is dropped (`inbox`), and a wait has an end,
+however much comes.
 """
 
 import logging
-import queue
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,13 +30,15 @@ from awscrt import io, mqtt5
 from awscrt.exceptions import AwsCrtError
 
 from iot_agent.errors import LOCKED_PAUSE, Code, Fatal, Retryable
+from iot_agent.handshake import ALPN_MQTT, ALPN_PORT, BrokenOff, Server, Untrusted, shake
+from iot_agent.inbox import Inbox, Nothing
+from iot_agent.messages import MAX_PAYLOAD
 from iot_agent.ports import Credentials, Pins
 from iot_agent.settings import TokenKey
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-ALPN_PORT, ALPN_MQTT = 443, "x-amzn-mqtt-ca"
 CONNECT_TRIES = 4
 CONNECT_SPACING = (1.05, 1.5)  # seconds
 # A server that the trust store does not accept is reported only after a random 10 to 30 s (s2n blinding).
@@ -37,10 +47,12 @@ ACK_TIMEOUT = 10
 REPLY_TIMEOUT = 20
 KEEP_ALIVE = 30
 NEVER_MS = 3_600_000
+MAX_PACKET = MAX_PAYLOAD + 4096  # bytes: topic and properties beside the payload
 UNREACHABLE = ("DNS", "TIMEOUT", "CONNECTION_REFUSED", "NO_ROUTE", "NETWORK_DOWN", "INVALID_ADDRESS", "CONNECT_ABORTED")
 PIN_REFUSED = ("CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE")
 TOKEN_FAILED = ("PKCS11", "SHARED_LIBRARY_LOAD_FAILURE")
-FAILURE_CODES = 0x80  # an MQTT 5 reason code from here on is a failure (MQTT 5.0, 2.4); 0x87 is "not authorized"
+FAILURE_CODES = 0x80  # an MQTT 5 reason code from here on is a failure (MQTT 5.0, 2.4)
+BUSY = (0x88, 0x89, 0x97, 0x9F)  # server unavailable, server busy, quota exceeded, connection rate exceeded
 
 
 @dataclass(frozen=True)
@@ -64,12 +76,7 @@ class MqttCloud:
     @contextmanager
     def session(self, credentials: Credentials) -> Iterator["MqttSession"]:
         """Connect as this identity, disconnect at the end."""
-        try:
-            session = self._connect(self._tls(credentials))
-        except Retryable as error:
-            if error.code == Code.UNTRUSTED_SERVER and isinstance(credentials.key, TokenKey):
-                raise Retryable(error.code, f"{error}; a key on a token can speak TLS 1.2 only") from error
-            raise
+        session = self._connect(self._tls(credentials), on_token=isinstance(credentials.key, TokenKey))
         try:
             yield session
         finally:
@@ -84,15 +91,32 @@ class MqttCloud:
         ),
         reraise=True,
     )
-    def _connect(self, tls: io.ClientTlsContext) -> "MqttSession":
+    def _connect(self, tls: io.ClientTlsContext, *, on_token: bool) -> "MqttSession":
         session = MqttSession(self._endpoint, tls)
         self._pace()
         try:
             session.open()
+        except _Ended as ended:
+            session.close()
+            raise self._why(str(ended), on_token=on_token) from ended
         except BaseException:
             session.close()
             raise
         return session
+
+    def _why(self, ended: str, *, on_token: bool) -> Retryable:
+        """Tell a cloud that refuses us from whoever else may have ended the connection."""
+        where = f"{self._endpoint.host}:{self._endpoint.port}"
+        try:
+            shake(Server(self._endpoint.host, self._endpoint.port, self._endpoint.ca_file), tls_1_2=on_token)
+        except Untrusted as error:
+            return Retryable(Code.UNTRUSTED_SERVER, f"{where} is not trusted: {error} ({ended})")
+        except BrokenOff as error:
+            only = "; a key on a token can speak TLS 1.2 only" if on_token and error.over_the_version else ""
+            return Retryable(Code.UNREACHABLE, f"{where} broke off the TLS handshake: {error} ({ended}){only}")
+        except OSError as error:
+            return Retryable(Code.UNREACHABLE, f"cannot reach {where}: {error.strerror or error} ({ended})")
+        return Retryable(Code.REFUSED, f"the cloud closed the connection: {ended}")
 
     def _tls(self, credentials: Credentials) -> io.ClientTlsContext:
         """Make the TLS context, once for all tries: on a token, each would be another login."""
@@ -114,77 +138,91 @@ class MqttCloud:
             raise Fatal(Code.BAD_CREDENTIALS, f"cannot use {files}: {error}") from error
 
 
+class _Ended(Exception):
+    """The connection ended before a CONNACK; the text is the library's name for that, and does not tell who did it."""
+
+
 class MqttSession:
-    """One connection; all SDK callbacks end up in one queue of (kind, value)."""
+    """One connection. The library calls back from a thread of its own; `Inbox` is where that ends."""
 
     def __init__(self, endpoint: Endpoint, tls: io.ClientTlsContext) -> None:
-        self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        inbox = self._inbox = Inbox()
         self._client = mqtt5.Client(
             mqtt5.ClientOptions(
                 host_name=endpoint.host,
                 port=endpoint.port,
+                bootstrap=_bootstrap(),
                 tls_ctx=tls,
-                connect_options=mqtt5.ConnectPacket(client_id=endpoint.client_id, keep_alive_interval_sec=KEEP_ALIVE),
+                connect_options=mqtt5.ConnectPacket(
+                    client_id=endpoint.client_id,
+                    keep_alive_interval_sec=KEEP_ALIVE,
+                    maximum_packet_size=MAX_PACKET,
+                ),
                 session_behavior=mqtt5.ClientSessionBehaviorType.CLEAN,
+                offline_queue_behavior=mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
                 min_reconnect_delay_ms=NEVER_MS,
                 max_reconnect_delay_ms=NEVER_MS,
                 connack_timeout_ms=ACK_TIMEOUT * 1000,
                 ack_timeout_sec=ACK_TIMEOUT,
                 ping_timeout_ms=ACK_TIMEOUT * 1000,
                 disable_metrics=True,
-                on_publish_callback_fn=lambda data: self._events.put(("message", data.publish_packet)),
-                on_lifecycle_event_connection_success_fn=lambda data: self._events.put(("connected", data)),
-                on_lifecycle_event_connection_failure_fn=lambda data: self._events.put(("failed", data)),
-                on_lifecycle_event_disconnection_fn=lambda data: self._events.put(("lost", data)),
-                on_lifecycle_event_stopped_fn=lambda data: self._events.put(("stopped", data)),
+                on_publish_callback_fn=lambda data: _put(inbox, data.publish_packet),
+                on_lifecycle_event_connection_success_fn=lambda data: inbox.tell("connected", data),
+                on_lifecycle_event_connection_failure_fn=lambda data: inbox.tell("failed", data),
+                on_lifecycle_event_disconnection_fn=lambda data: inbox.tell("lost", data),
+                on_lifecycle_event_stopped_fn=lambda data: inbox.tell("stopped", data),
             )
         )
 
     def open(self) -> None:
-        """Connect; raises `Retryable` that says why not."""
+        """Connect; raises `_Ended`, or a `Retryable` that says why not."""
         self._client.start()
-        kind, data = self._next(CONNECT_TIMEOUT, Code.UNREACHABLE, "no connection")
+        try:
+            kind, data = self._inbox.take(time.monotonic() + CONNECT_TIMEOUT)
+        except Nothing as error:
+            raise Retryable(Code.UNREACHABLE, f"no connection within {CONNECT_TIMEOUT} s") from error
         if kind == "failed":
             raise _connect_error(data)
 
     def close(self) -> None:
         """Disconnect and wait for it, so that the client id is free again."""
+        deadline = time.monotonic() + ACK_TIMEOUT
+        self._inbox.expect(frozenset())
         self._client.stop()
         try:
-            while self._events.get(timeout=ACK_TIMEOUT)[0] != "stopped":
+            while self._inbox.take(deadline)[0] != "stopped":
                 pass
-        except queue.Empty:
+        except Nothing:
             log.warning("the connection did not close in %d s", ACK_TIMEOUT)
 
     def subscribe(self, topics: Sequence[str]) -> None:
         """Subscribe to all of these, or raise."""
+        self._inbox.expect(frozenset(topics))
         subscriptions = [mqtt5.Subscription(topic_filter=topic, qos=mqtt5.QoS.AT_LEAST_ONCE) for topic in topics]
         suback = self._result(self._client.subscribe(mqtt5.SubscribePacket(subscriptions=subscriptions)), "subscribe")
-        denied = [topic for topic, code in zip(topics, suback.reason_codes, strict=True) if code >= FAILURE_CODES]
-        if denied:
-            raise Retryable(Code.NOT_PERMITTED, f"the policy forbids subscribing to {', '.join(denied)}")
+        if len(suback.reason_codes) != len(topics):
+            raise Retryable(Code.BAD_REPLY, "the broker's answer to subscribe names another number of topics")
+        for topic, code in zip(topics, suback.reason_codes, strict=True):
+            _demand(code, f"the policy forbids subscribing to {topic}")
 
     def exchange(self, topic: str, payload: bytes, reply_topic: str, accept: Callable[[bytes], T | None]) -> T:
         """Publish, then wait for the reply that is meant for us."""
         packet = mqtt5.PublishPacket(topic=topic, payload=payload, qos=mqtt5.QoS.AT_LEAST_ONCE)
         puback = self._result(self._client.publish(packet), f"publish to {topic}").puback
-        if puback.reason_code >= FAILURE_CODES:
-            raise Retryable(Code.NOT_PERMITTED, f"the policy forbids publishing to {topic}")
+        _demand(puback.reason_code, f"the policy forbids publishing to {topic}")
         log.info("request published; waiting for the reply")
+        deadline = time.monotonic() + REPLY_TIMEOUT
         while True:
-            kind, data = self._next(REPLY_TIMEOUT, Code.NO_REPLY, f"no reply on {reply_topic}")
+            try:
+                kind, data = self._inbox.take(deadline)
+            except Nothing as error:
+                raise Retryable(Code.NO_REPLY, f"no reply on {reply_topic} within {REPLY_TIMEOUT} s") from error
             if kind == "lost":
                 raise Retryable(Code.CONNECTION_LOST, f"the connection was lost while waiting: {data.exception}")
-            if kind == "message" and data.topic == reply_topic:
-                reply = accept(bytes(data.payload or b""))
+            if kind == "message" and data[0] == reply_topic:
+                reply = accept(data[1])
                 if reply is not None:
                     return reply
-
-    def _next(self, timeout: float, code: Code, what: str) -> tuple[str, Any]:
-        try:
-            return self._events.get(timeout=timeout)
-        except queue.Empty:
-            raise Retryable(code, f"{what} within {timeout:.0f} s") from None  # the empty queue adds nothing
 
     def _result(self, future: Any, what: str) -> Any:  # noqa: ANN401 - the SDK's futures carry no types
         try:
@@ -217,14 +255,39 @@ def _token_error(key: TokenKey, said: str) -> Retryable:
     return Retryable(Code.TOKEN, f"cannot use key {key.label} on {where}: {said}")
 
 
-def _connect_error(data: mqtt5.LifecycleConnectFailureData) -> Retryable:
+def _bootstrap() -> io.ClientBootstrap:
+    """Give the library one thread: by default it has one for each of the machine's processors."""
+    group = io.EventLoopGroup(1)
+    return io.ClientBootstrap(group, io.DefaultHostResolver(group))
+
+
+def _connect_error(data: mqtt5.LifecycleConnectFailureData) -> Exception:
     if data.connack_packet is not None:
-        return Retryable(Code.REFUSED, f"the cloud refused the session: {data.connack_packet.reason_code!r}")
+        code = data.connack_packet.reason_code
+        return _denied(code, Code.REFUSED, f"the cloud refused the session: {code!r}")
     name = getattr(data.exception, "name", "") or str(data.exception)
     if "PKCS11" in name:
         return Retryable(Code.TOKEN, f"the token failed during the TLS handshake: {name}")
     if any(word in name for word in UNREACHABLE):
         return Retryable(Code.UNREACHABLE, f"cannot reach the endpoint: {name}")
-    if name == "AWS_IO_TLS_ERROR_NEGOTIATION_FAILURE":
-        return Retryable(Code.UNTRUSTED_SERVER, f"the TLS handshake failed: {name}")
-    return Retryable(Code.REFUSED, f"the cloud closed the connection: {name}")
+    if "DECODE" in name:
+        return Retryable(Code.BAD_REPLY, f"what answered does not speak MQTT 5: {name}")
+    return _Ended(name)
+
+
+def _demand(reason: int | None, denied: str) -> None:
+    if reason is None or reason >= FAILURE_CODES:
+        raise _denied(reason, Code.NOT_PERMITTED, denied)
+
+
+def _denied(reason: int | None, code: Code, what: str) -> Retryable:
+    """Tell a broker that refuses from one that is busy, or whose answer is not MQTT: these say nothing of us."""
+    if reason is None:
+        return Retryable(Code.BAD_REPLY, "the broker's answer has a reason code that MQTT 5 does not know")
+    if reason in BUSY:
+        return Retryable(Code.CLOUD_ERROR, f"the broker is busy (MQTT reason code {reason:#x})")
+    return Retryable(code, what)
+
+
+def _put(inbox: Inbox, packet: mqtt5.PublishPacket) -> None:
+    inbox.message(packet.topic, bytes(packet.payload or b""))

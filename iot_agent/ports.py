@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from iot_agent.errors import Retryable
+from iot_agent.reconcile import OnDisk
 from iot_agent.record import Certificate, Identity, Outcome, Record
 from iot_agent.settings import Token, TokenKey
 
@@ -82,9 +83,6 @@ class Identities(Protocol):
     def create(self, label: str, csr: str) -> None:
         """Durably make the directory of a new key, with its CSR."""
 
-    def csr(self, label: str) -> str:
-        """Read the CSR back."""
-
     def store(self, identity: Identity, pem: str, chain: str | None) -> None:
         """Durably add the certificate that was issued for this key, and its facts."""
 
@@ -98,7 +96,10 @@ class Identities(Protocol):
         """Durably remove an identity; fine if it is not there."""
 
     def complete(self) -> tuple[Identity, ...]:
-        """Find every identity with its certificate, oldest first."""
+        """Find every identity that has its key and its certificate, in no order."""
+
+    def orphans(self) -> frozenset[str]:
+        """Name the identities that have no certificate: what a crash has left."""
 
     def current(self) -> str | None:
         """Name the identity that the link `current` points at."""
@@ -110,15 +111,21 @@ class Identities(Protocol):
 class StateStore(Protocol):
     """Where the record lives."""
 
+    def disk(self) -> OnDisk:
+        """Tell what identities are on the disk, as far as they can be read now."""
+
     def save(self, record: Record) -> None:
         """Write it durably; raises `OSError`."""
 
 
 class Clock(Protocol):
-    """Wall time."""
+    """Wall time, and time that nobody can set."""
 
     def now(self) -> float:
         """Give seconds since the epoch, never behind what the cloud has told."""
+
+    def elapsed(self) -> float:
+        """Give seconds since some moment, the machine's sleep included; no setting of the clock moves them."""
 
     @property
     def trusted(self) -> bool:

@@ -63,7 +63,7 @@ class Pending:
 
 @dataclass(frozen=True)
 class Failure:
-    """The last failure, until something succeeds that shows it is over; `step` is the value of a `Kind`."""
+    """A failure, until something succeeds that shows it is over; `code` is a word of `errors.Code`, or a later one."""
 
     step: Kind
     code: str
@@ -92,30 +92,54 @@ class Advised:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything the daemon must remember. `active` is None while the bootstrap identity is the only one in force."""
+    """Everything the daemon must remember. Every field but the serial has a default: it is absent from older records.
+
+    active            the identity that serves; None while the bootstrap identity is the only one
+    pending           the rotation under way, or a key made in advance
+    unconfirmed       complete identities that the cloud may have committed to without our knowing, the oldest first
+    to_delete         labels of identities that nothing needs any more
+    attempt           failures in a row, of whatever step; only contact with the cloud that ends them sets it to 0
+    waiting_since     when the last failure began its wait of `wait` seconds
+    failure           the last failure; `cleanup` the last one of removing what is in `to_delete`
+    problem           the code of the last failure that was not a fallback's, "" once the cloud has answered
+    failures          failures since a fallback, another identity, last had its turn; `fallbacks` how many had
+    proof_failures    failures in a row to prove the pending certificate
+    rollbacks         certificates in a row that could not be proven
+    renewed_at        when the active identity became active
+    answers_once      the cloud speaks the first form of the protocol only: it answers an acknowledgement once
+    """
 
     serial: str
     state: State = State.UNPROVISIONED
     active: Identity | None = None
     pending: Pending | None = None
-    set_aside: Identity | None = None
-    leftovers: tuple[str, ...] = ()
+    unconfirmed: tuple[Identity, ...] = ()
+    to_delete: tuple[str, ...] = ()
     attempt: int = 0
-    rollbacks: int = 0
-    retry_at: int = 0
+    waiting_since: int = 0
+    wait: int = 0
     failure: Failure | None = None
+    cleanup: Failure | None = None
+    problem: str = ""
+    failures: int = 0
+    fallbacks: int = 0
+    proof_failures: int = 0
+    rollbacks: int = 0
     rotations: int = 0
+    renewed_at: int = 0
     renew_requested: int = 0
     advised: Advised | None = None
+    answers_once: bool = False
     check_in_at: int = 0
     last_contact: int = 0
     time_floor: int = 0
     history: tuple[Event, ...] = ()
 
     @property
-    def kept(self) -> frozenset[str]:
-        """Labels that must stay on disk, whatever else is removed (rule 1)."""
-        return frozenset(part.label for part in (self.active, self.pending, self.set_aside) if part is not None)
+    def protected_labels(self) -> frozenset[str]:
+        """Labels that must stay on disk, whatever else is removed."""
+        parts = (self.active, self.pending, *self.unconfirmed)
+        return frozenset(part.label for part in parts if part is not None)
 
 
 @dataclass(frozen=True)
@@ -139,10 +163,14 @@ class Generated:
 
 @dataclass(frozen=True)
 class Issued:
-    """A fit certificate for the pending key is on disk; `cloud_time` in seconds if the cloud told it."""
+    """A fit certificate for the pending key is on disk; `cloud_time` in seconds if the cloud told it.
+
+    `answers_once`: the reply had none of the fields that the sample's cloud does not know.
+    """
 
     certificate: Certificate
     cloud_time: int | None
+    answers_once: bool = False
 
 
 @dataclass(frozen=True)

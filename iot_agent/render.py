@@ -1,14 +1,30 @@
-"""A status report and a history, written for a person. Pure; knows only the report's schema (docs/status.md)."""
+"""A status report and a history, written for a person. Pure; knows only the report's schema (docs/status.md).
+
+What comes from the socket or from the disk goes through `safe` before anything else sees it: a terminal obeys what is
+written to it, and the record may have been written by somebody else, or be damaged.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+
+from iot_agent.errors import printable
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without typing, which would be an eighth of agentctl's time
 if TYPE_CHECKING:
     from typing import Any
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+LAST = 253402300799  # the end of the year 9999, the last that a date can be of
+
+
+def safe(value: Any) -> Any:  # noqa: ANN401 - whatever JSON may hold
+    """Make every text in an answer safe for a terminal; several lines stay several lines."""
+    if isinstance(value, str):
+        return "\n".join(map(printable, value.split("\n")))
+    if isinstance(value, dict):
+        return {key: safe(part) for key, part in value.items()}
+    return [safe(part) for part in value] if isinstance(value, list) else value
 
 
 def status(shown: dict[str, Any]) -> str:
@@ -59,6 +75,8 @@ def history(events: list[dict[str, Any]]) -> str:
 
 
 def _date(moment: int) -> str:
+    if not 0 <= moment <= LAST:
+        return f"second {moment}"
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 

@@ -5,8 +5,9 @@
   earliest draw win and herd a fleet together.
 - Two rotations are never closer than the minimum interval: a CA that issues absurdly short certificates cannot make
   the device renew in a loop. A certificate that leaves no room for that interval is not worth taking.
-- Back-off is exponential with full jitter, capped, never under one second (AWS IoT Core takes one CONNECT a second for
-  each client id), and counted in the stored record, so it survives restarts.
+- Back-off doubles, with jitter over the upper half, so that each pause is longer than the one before; it is capped,
+  never under one second (AWS IoT Core takes one CONNECT a second for each client id), and counted in the stored
+  record, so it survives restarts.
 
 All times are seconds since the epoch, all spans seconds; `draw` is a uniform number in [0, 1).
 """
@@ -52,4 +53,4 @@ def renewal_instant(not_before: int, not_after: int, now: float, policy: Policy,
 def backoff(attempt: int, policy: Policy, draw: float) -> float:
     """Seconds to wait after the `attempt`-th failure in a row (1 is the first)."""
     ceiling = min(policy.retry_cap, policy.retry_base * 2.0 ** min(attempt - 1, 60))
-    return max(SHORTEST_RETRY, draw * ceiling)
+    return max(SHORTEST_RETRY, ceiling * (1 + draw) / 2)

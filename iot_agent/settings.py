@@ -7,8 +7,8 @@ the parser's memory nor its faults live in the resident process.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from iot_agent import typed_json
 from iot_agent.schedule import Policy
 
 
@@ -60,16 +60,6 @@ class Settings:
         return self.run_directory / "control.sock"
 
 
-PATHS = (
-    "endpoint_ca_file",
-    "manufacturer_ca",
-    "bootstrap_certificate",
-    "state_directory",
-    "run_directory",
-    "metrics_textfile",
-)
-
-
 def dump(settings: Settings) -> str:
     """Turn settings into JSON."""
     return json.dumps(asdict(settings), default=str)
@@ -77,19 +67,4 @@ def dump(settings: Settings) -> str:
 
 def load(text: str) -> Settings:
     """Read what `dump` wrote; it is our own, so anything wrong with it is a bug and raises as such."""
-    fields = json.loads(text)
-    for name in PATHS:
-        if fields[name] is not None:
-            fields[name] = Path(fields[name])
-    return Settings(
-        **{
-            **fields,
-            "bootstrap_key": _key(fields["bootstrap_key"]),
-            "keys_token": None if fields["keys_token"] is None else Token(**fields["keys_token"]),
-            "policy": Policy(**fields["policy"]),
-        }
-    )
-
-
-def _key(key: str | dict[str, Any]) -> Path | TokenKey:
-    return Path(key) if isinstance(key, str) else TokenKey(Token(**key["token"]), key["label"])
+    return typed_json.read(Settings, json.loads(text))

@@ -16,6 +16,7 @@ SCHEMA = 1
 
 def report(record: Record, step: Step | None, now: float, about: dict[str, Any]) -> dict[str, Any]:
     """Put the report together; `about` holds what is not in the record (daemon, version, key backend, trouble)."""
+    error = record.failure or record.cleanup
     shown = {
         "schema": SCHEMA,
         **about,
@@ -29,7 +30,7 @@ def report(record: Record, step: Step | None, now: float, about: dict[str, Any])
         "attempt": record.attempt,
         "rotations": record.rotations,
         "last_contact": record.last_contact or None,
-        "last_error": None if record.failure is None else asdict(record.failure),
+        "last_error": None if error is None else asdict(error),
     }
     return {**shown, "health": health.judge(shown)}
 

@@ -1,18 +1,21 @@
 """The record on disk: `state.json`, written durably by the daemon alone, with version, checksum and a way back.
 
 Reading tries, in this order: `state.json`; `state.json.previous`, the one before it; the identity directories, from
-which a record is rebuilt. Falling back is safe because every step may be run again. A file that does not read is kept
-beside, named `.bad`, for a person to look at. A file of a later format is refused without touching anything: an older
-agent must not guess.
+which a record is rebuilt. Whatever keeps a file from being read (damage, a directory or a link in its place, an error
+of the disk) leads on to the next; the file is kept beside, named `.bad`, for a person to look at. The record that is
+found may be behind the disk, so `reconcile` brings it up to date before anything is done. A file of a later format is
+refused without touching anything: an older agent must not guess.
 """
 
 import logging
+import os
 from pathlib import Path
 
 from iot_agent import durable, events
 from iot_agent.codec import Damaged, decode_record, encode_record
 from iot_agent.ports import Identities
-from iot_agent.record import Record, State
+from iot_agent.reconcile import OnDisk, rebuild
+from iot_agent.record import Record
 
 log = logging.getLogger(__name__)
 
@@ -27,20 +30,33 @@ class RecordStore:
         self._serial = serial
 
     def load(self) -> Record:
-        """Read the record, or fall back; raises `LaterFormat` or `OSError`."""
+        """Make durable what a process before us renamed, then read the record, or fall back; raises `LaterFormat`."""
+        try:
+            durable.sync_tree(self._path.parent)
+        except OSError as error:
+            log.warning("%s cannot be synced: %s", self._path.parent, error)
         for path in (self._path, self._previous):
             try:
-                record = decode_record(durable.read(path))
+                return decode_record(durable.read(path))
             except FileNotFoundError:
                 continue
-            except Damaged as damage:
-                aside = path.with_name(path.name + ".bad")
-                path.replace(aside)
+            except (Damaged, OSError) as trouble:
+                aside = _put_aside(path)
                 about = events.of("record-damaged", serial=self._serial)
-                log.warning("%s is damaged (%s); kept as %s, falling back", path, damage, aside.name, extra=about)
-                continue
-            return record
-        return self._rebuild()
+                log.warning("%s cannot be used (%s); %s, falling back", path, trouble, aside, extra=about)
+        disk = self.disk()
+        if disk.complete:
+            about = events.of("record-rebuilt", serial=self._serial)
+            log.warning("the record is lost; rebuilt from %d identities on disk", len(disk.complete), extra=about)
+        return rebuild(self._serial, disk)
+
+    def disk(self) -> OnDisk:
+        """Tell what identities the disk holds; what cannot be read now is left out."""
+        try:
+            return OnDisk(self._identities.complete(), self._identities.orphans(), self._identities.current())
+        except OSError as error:
+            log.warning("the identities cannot be looked at now: %s", error)
+            return OnDisk((), frozenset(), None)
 
     def save(self, record: Record) -> None:
         """Write the record durably and point `current` at the active identity; raises `OSError`."""
@@ -48,17 +64,22 @@ class RecordStore:
             self._path.replace(self._previous)
         durable.write(self._path, encode_record(record))
         if record.active is not None:
-            self._identities.point_current(record.active.label)
+            self._point_current(record.active.label)
 
-    def _rebuild(self) -> Record:
-        """Make a record from what is on disk: `current` is in force; the newest other complete identity may be."""
-        complete = self._identities.complete()
-        current = self._identities.current()
-        active = next((identity for identity in complete if identity.label == current), None)
-        others = [identity for identity in complete if identity != active]
-        if active is None and not others:
-            return Record(self._serial)
-        about = events.of("record-rebuilt", serial=self._serial)
-        log.warning("the record is lost; rebuilt from %d identities on disk", len(complete), extra=about)
-        state = State.JITP if active is None else State.ACKED
-        return Record(self._serial, state, active=active, set_aside=others[-1] if others else None)
+    def _point_current(self, label: str) -> None:
+        """Do it for the applications; the device itself does not need it, so nothing waits for it."""
+        try:
+            self._identities.point_current(label)
+        except OSError as error:
+            log.warning("cannot point `current` at %s: %s", label, error)
+
+
+def _put_aside(path: Path) -> str:
+    """Rename what cannot be read, so that the next save does not take it for the record before."""
+    for name in (f"{path.name}.bad", f"{path.name}.bad-{os.urandom(4).hex()}"):
+        try:
+            path.rename(path.with_name(name))
+        except OSError:
+            continue
+        return f"kept as {name}"
+    return "it cannot be renamed"

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from sdnotify import SystemdNotifier
 
+from iot_agent.errors import printable
+
 PATIENCE = 1.0  # seconds: a manager that does not read (its queue takes ten messages) must not hold up the device
+LONGEST_STATUS = 1000  # characters: systemd passes over a message of more than 4096 bytes
 WATCHDOG_SHARE = 3  # feed three times in each watchdog period
 
 
@@ -21,25 +24,33 @@ class Notifier:
 
     def ready(self) -> None:
         """Say that starting, or reloading, is over."""
-        self._notifier.notify("READY=1")
+        self._tell("READY=1")
 
     def status(self, text: str) -> None:
-        """Show one line in `systemctl status`; said again only when it changes."""
-        if text != self._status:
-            self._status = text
-            self._notifier.notify(f"STATUS={text}")
+        """Show one line in `systemctl status`; said again only when it changes.
+
+        Whatever the text holds, it stays one line: a second one would be another assignment, like WATCHDOG=trigger.
+        """
+        line = printable(text)[:LONGEST_STATUS]
+        if line != self._status:
+            self._status = line
+            self._tell(f"STATUS={line}")
 
     def alive(self) -> None:
         """Feed the watchdog."""
-        self._notifier.notify("WATCHDOG=1")
+        self._tell("WATCHDOG=1")
 
     def reloading(self) -> None:
         """Say that a reload has begun; systemd wants the monotonic time with it."""
-        self._notifier.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """Say that the daemon is on its way out."""
-        self._notifier.notify("STOPPING=1")
+        self._tell("STOPPING=1")
+
+    def _tell(self, message: str) -> None:
+        """Send a message. systemd reads UTF-8; the library writes Latin-1, and drops what is in neither."""
+        self._notifier.notify(message.encode().decode("latin-1"))
 
 
 def watchdog_interval() -> float | None:

@@ -10,8 +10,9 @@ import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext
 
-from iot_agent import __version__, certificates, log, process, steps
+from iot_agent import __version__, bundle, certificates, log, process, steps
 from iot_agent.codec import Request, decode_request, encode_outcome
+from iot_agent.errors import AgentError, Fatal
 from iot_agent.identities import IdentityDirectories
 from iot_agent.keys.pin import PinSources
 from iot_agent.keys.ring import KeyRing
@@ -20,7 +21,7 @@ from iot_agent.messages import Topics
 from iot_agent.mqtt import Endpoint, MqttCloud
 from iot_agent.pace import Pace
 from iot_agent.ports import Credentials
-from iot_agent.record import Certificate, Kind
+from iot_agent.record import Certificate, Failed, Kind, Outcome
 from iot_agent.settings import Token
 from iot_agent.turns import IN_TURN, PATIENCE, turn
 
@@ -30,16 +31,26 @@ TOKEN_SHARE = 0.8  # of a step's limit, for one operation of a token: the worker
 def main() -> int:
     """Serve one request."""
     process.keep_private()
+    process.limit_memory()
     os.umask(0o077)
     log.configure("info")  # until the request says otherwise; also what goes wrong with it is told without secrets
     request = decode_request(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     log.configure(request.settings.log_level)
     with _turn(request):
-        outcome = steps.run(request.step, request.record, request.now, _world(request))
+        outcome = _run(request)
     sys.stdout.buffer.write(encode_outcome(outcome))
     sys.stdout.buffer.flush()
     return 0
+
+
+def _run(request: Request) -> Outcome:
+    """Run the step, unless what was delivered with the device is unfit for it: then the cloud is not even asked."""
+    try:
+        context = _context(request)
+    except AgentError as error:
+        return Failed(error.code, str(error), error.remedy, isinstance(error, Fatal))
+    return steps.run(request.step, request.record, request.now, context)
 
 
 def _turn(request: Request) -> AbstractContextManager[object]:
@@ -55,7 +66,7 @@ def _end_with_the_daemon() -> None:
     os._exit(os.EX_TEMPFAIL)  # at once: whatever was under way is safe to leave at any point
 
 
-def _world(request: Request) -> steps.World:
+def _context(request: Request) -> steps.StepContext:
     """Wire the adapters to the ports, as the settings say."""
     given = request.settings
     state = given.state_directory
@@ -65,12 +76,13 @@ def _world(request: Request) -> steps.World:
     def on_token(token: Token) -> TokenKeys:
         return TokenKeys(state, token, limit * TOKEN_SHARE)
 
+    issuers = bundle.issuers(given.manufacturer_ca) if request.step is Kind.REQUEST else None
+
     def examine(pem: str, chain: str | None, public_key: bytes) -> Certificate:
-        issuers = None if given.manufacturer_ca is None else given.manufacturer_ca.read_text()
         expected = certificates.Expectation(public_key, given.serial, issuers, request.now)
         return certificates.check_fit(pem, chain, expected)
 
-    return steps.World(
+    return steps.StepContext(
         keys=KeyRing(state, given.keys_backend, given.keys_token, on_token),
         cloud=MqttCloud(
             Endpoint(given.endpoint_host, given.endpoint_port, given.endpoint_ca_file, given.client_id),

@@ -40,7 +40,7 @@ def run(config: Path, *, as_json: bool) -> int:
 def diagnose(config: Path) -> Iterator[Finding]:
     """Give all findings, one by one."""
     try:
-        given = read_configuration(config)
+        given = read_configuration(config, starting=True)  # what is wrong with a file, the examination tells
     except BadConfiguration as problem:
         readable = os.access(config, os.R_OK, effective_ids=True) or os.geteuid() == 0
         remedy = (

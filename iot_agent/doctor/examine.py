@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from iot_agent import bundle
 from iot_agent import settings as settings_room
 from iot_agent.doctor import findings
 from iot_agent.doctor.findings import Finding
@@ -110,6 +111,10 @@ def _files(config: Path, settings: Settings) -> Iterator[Finding]:
     active = identities.record(settings)[0].active
     seen, agent = files.look(config, settings, None if active is None else active.label), files.agent(settings)
     yield from file_rules.judge(seen, agent)
+    unreadable = {file.path for file in seen if file.problem is not None}
+    for problem in bundle.problems(settings, starting=False):
+        if str(problem.path) not in unreadable:
+            yield findings.error("files.content", problem.wrong, problem.remedy)
     if settings.identity_group is not None:
         yield file_rules.judge_group(settings.identity_group, seen, agent)
 

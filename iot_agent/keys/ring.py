@@ -38,6 +38,8 @@ class KeyRing:
             elif self._token is not None:
                 self._files.remove(label)
                 self._on_token(self._token).generate(label, algorithm)
+            else:
+                raise Fatal(Code.KEY_STORE, f"keys.backend is {self.backend}, and keys.token names no token")
 
     def csr(self, label: str, serial: str) -> str:
         """Build the CSR (PEM)."""

@@ -3,6 +3,8 @@
 import grp
 import json
 import logging
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from iot_agent.doctor.findings import Level
 from iot_agent.identities import IdentityDirectories
 from iot_agent.keys.file import FileKeys
 from iot_agent.ports import StateStore
+from iot_agent.reconcile import OnDisk
 from iot_agent.record import Identity, Record
 from iot_agent.store import RecordStore
 from tests.device.patient import LABEL, Patient, acting_as
@@ -51,7 +54,7 @@ def promoted(patient: Patient) -> Record:
     assert patient.record.active is not None
     fresh = Identity(NEXT, replace(patient.record.active.certificate, certificate_id="ff"))
     identities.store(fresh, (patient.identity / "certificate.pem").read_text(), "a chain\n")
-    return replace(patient.record, active=fresh, leftovers=(LABEL,))
+    return replace(patient.record, active=fresh, to_delete=(LABEL,))
 
 
 def readable(path: Path, *gids: int, uid: int = MEMBER[0]) -> bool:
@@ -95,6 +98,9 @@ class Watcher:
 
     def __init__(self, patient: Patient) -> None:
         self.patient, self.seen = patient, list[bool]()
+
+    def disk(self) -> OnDisk:
+        return OnDisk((), frozenset(), None)
 
     def save(self, record: Record) -> None:
         assert record.active is not None
@@ -201,6 +207,36 @@ def test_no_link_is_followed_to_a_file_of_somebody_else(patient: Patient) -> Non
     (patient.identity / "key.pem").symlink_to(foreign)
     start(patient)
     assert foreign.stat().st_mode & 0o7777 == 0o600
+
+
+def a_pipe_for_the_key(patient: Patient) -> None:
+    (patient.identity / "key.pem").unlink()
+    os.mkfifo(patient.identity / "key.pem", 0o600)
+
+
+def a_pipe_for_the_announcement(patient: Patient) -> None:
+    os.mkfifo(patient.directory / "run" / "identity.json")
+
+
+def a_directory_for_the_announcement(patient: Patient) -> None:
+    (patient.directory / "run" / "identity.json").mkdir()
+
+
+def a_label_that_leads_elsewhere(patient: Patient) -> None:
+    assert patient.record.active is not None
+    patient.record = replace(patient.record, active=replace(patient.record.active, label="../../etc"))
+
+
+ODD = [a_pipe_for_the_key, a_pipe_for_the_announcement, a_directory_for_the_announcement, a_label_that_leads_elsewhere]
+
+
+@pytest.mark.parametrize("spoil", ODD)
+def test_nothing_that_lies_in_the_way_holds_up_the_record(patient: Patient, spoil: Callable[[Patient], None]) -> None:
+    share(patient)
+    spoil(patient)
+    telling = start(patient)
+    telling.save(promoted(patient))
+    assert (patient.state / "current").readlink().name == NEXT
 
 
 def test_the_doctor_knows_what_is_shared_on_purpose(patient: Patient) -> None:

@@ -1,13 +1,17 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from iot_agent import config, settings
+from iot_agent import config, mqtt, settings, turns
 from iot_agent.config import BadConfiguration
 from iot_agent.schedule import Policy
 from iot_agent.settings import Token, TokenKey
+from tests.device.patient import Patient
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -107,6 +111,24 @@ def test_each_part_of_a_token_that_is_missing_is_named(tmp_path: Path) -> None:
             "renewal: {at: 80%, spread: 10%}",
             "agent.yaml:8: renewal: at + spread must not pass 0.85",
         ),
+        ("renewal: {at: 1e-9000000}", "agent.yaml:8: renewal.at: '1e-9000000' is not a fraction"),
+        ("renewal: {at: 1/0}", "agent.yaml:8: renewal.at: '1/0' is not a fraction"),
+        ("limits: {step: 10s}", "agent.yaml:8: limits.step: '10s' is not from 2m to 1h"),
+        ("limits: {step: 9d}", "agent.yaml:8: limits.step: '9d' is not from 2m to 1h"),
+        ("limits: {key_generation: 1s}", "agent.yaml:8: limits.key_generation: '1s' is not from 30s to 1h"),
+        ("retry: {longest: 99999d}", "agent.yaml:8: retry.longest: '99999d' is not from 1s to 7d"),
+        (r'log: {level: "\x1b[2J"}', r"agent.yaml:8: log.level: '\x1b[2J' is not one of"),
+        (r'"a\nagent.yaml:1: b\e[2J": c', "agent.yaml:8: a agent.yaml:1: b?[2J: unknown key"),
+        (
+            r'manufacturer_ca: "a\0b"',
+            "agent.yaml:8: manufacturer_ca: 'a\\x00b' holds characters that cannot be printed",
+        ),
+        (f"manufacturer_ca: {'a' * 4097}", "agent.yaml:8: manufacturer_ca: is longer than 4096 characters"),
+        ("metrics: {textfile: /}", "agent.yaml:8: metrics.textfile: '/' is not a file whose name ends in .prom"),
+        ("metrics: {textfile: /run/.prom}", "metrics.textfile: '/run/.prom' is not a file whose name ends in .prom"),
+        ("metrics: {textfile: /var/lib/iot-agent/state.json}", "is not a file whose name ends in .prom"),
+        ("metrics: {textfile: /var/lib/iot-agent/a.prom}", "metrics.textfile: /var/lib/iot-agent/a.prom is inside"),
+        ("metrics: {textfile: /run/../var/lib/iot-agent/identities/a.prom}", "is inside paths.state"),
         ("topic_prefix: a/#", "is not a topic of one to four levels without wildcards"),
         ("identity: {group: a b}", "agent.yaml:8: identity.group: 'a b' is not the name of a group"),
         ("client_id: '*'", "agent.yaml:8: client_id: '*' is not letters, digits"),
@@ -140,14 +162,64 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         config.read(tmp_path / "agent.yaml")
 
 
-def run_child(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "iot_agent.config", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+NUMBERS = [key for key, setting in config.SETTINGS.items() if isinstance(setting.default, int | float)]
+HUGE = [
+    "9" * 4000,
+    "0." + "9" * 4000,
+    "1/" + "9" * 4000,
+    "1e9000000",
+    "1e-9000000",
+    "9" * 4000 + "d",
+    "-1",
+    "inf",
+    "nan",
+    "\u0661",
+]
+
+
+def test_every_kind_of_number_is_meant() -> None:
+    assert len(NUMBERS) == 10
+    assert {"renewal.at", "limits.step", "retry.prove_attempts", "endpoint.port", "check_in.every"} < set(NUMBERS)
+
+
+@pytest.mark.parametrize("value", HUGE, ids=lambda value: value[:12])
+def test_no_number_takes_long_or_becomes_another_one(value: str, tmp_path: Path) -> None:
+    """In a process that may use four seconds of a processor: what is refused is refused before it is computed."""
+    file: dict[str, Any] = yaml.safe_load(GOOD)
+    for key in NUMBERS:
+        section, _, name = key.partition(".")
+        file.setdefault(section, {})[name] = value
+    path = write(tmp_path, yaml.safe_dump(file))
+    done = run_child(path, "prlimit", "--cpu=4")
+    assert done.returncode == 78, done.stderr
+    assert all(f"{key}: '{value[:5]}" in done.stderr for key in NUMBERS)
+
+
+def test_a_link_into_the_state_directory_leads_no_metrics_there(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "state")
+    text = GOOD + "paths: {state: state}\nmetrics: {textfile: elsewhere/iot-agent.prom}\n"
+    (problem,) = problems(tmp_path, text)
+    assert "is inside paths.state, which holds keys and the record; put it elsewhere" in problem
+    read = config.read(write(tmp_path, text.replace("elsewhere", "run")))
+    assert read.metrics_textfile == tmp_path / "run/iot-agent.prom"
+
+
+def test_a_step_may_take_as_long_as_all_that_it_may_have_to_wait_for() -> None:
+    answers = 2 * (mqtt.ACK_TIMEOUT + 5) + mqtt.REPLY_TIMEOUT  # to subscribing and to publishing, and the reply
+    connecting = mqtt.CONNECT_TRIES * mqtt.CONNECT_SPACING[1] + mqtt.CONNECT_TIMEOUT
+    assert turns.PATIENCE + connecting + answers <= config.LEAST_STEP
+    assert config.LEAST_KEY_GENERATION > turns.PATIENCE
+
+
+def run_child(path: Path, *before: str) -> subprocess.CompletedProcess[str]:
+    command = [*before, sys.executable, "-m", "iot_agent.reader", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"})
 
 
 def test_settings_survive_the_way_from_the_child(tmp_path: Path) -> None:
-    path = write(tmp_path, GOOD + "manufacturer_ca: m.pem\n")
-    assert settings.load(run_child(path).stdout) == config.read(path)
+    patient = Patient(tmp_path)
+    assert settings.load(run_child(tmp_path / "agent.yaml").stdout) == patient.settings()
 
 
 def test_the_child_exits_78_for_a_wrong_file(tmp_path: Path) -> None:

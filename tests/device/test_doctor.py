@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import certificates, config, turns
+from iot_agent import bundle, certificates, config, turns
 from iot_agent.doctor import command, examine, findings
 from iot_agent.doctor.findings import Level
 from iot_agent.doctor.probes import cloud, network
 from iot_agent.doctor.rules import clock, files, renewal
+from iot_agent.doctor.rules import identities as identity_rules
 from iot_agent.doctor.rules.files import Kind
 from iot_agent.doctor.rules.network import Network
 from iot_agent.identities import IdentityDirectories
@@ -64,6 +65,9 @@ SPOILT: dict[str, tuple[Callable[[Patient], object], str, str]] = {
     "bootstrap key open": (lambda p: (p.directory / "bootstrap.key").chmod(0o604), "files.mode", "bootstrap.key"),
     "configuration writable": (lambda p: (p.directory / "agent.yaml").chmod(0o666), "files.mode", "agent.yaml"),
     "CA file missing": (lambda p: (p.directory / "endpoint-ca.pem").unlink(), "files.access", "No such file"),
+    "CA file empty": (
+        lambda p: (p.directory / "manufacturer-ca.pem").write_text(""), "files.content", "holds no certificate in PEM",
+    ),
     "another key": (other_key, "identity.active", "it is not for our key"),
     "key missing": (lambda p: (p.identity / "key.pem").unlink(), f"keys.{LABEL}", "cannot read"),
     "key garbage": (lambda p: (p.identity / "key.pem").write_text("x"), f"keys.{LABEL}", "not a usable private key"),
@@ -119,6 +123,7 @@ def trusting_look(host: str, port: int, _ca_file: Path, **_named: object) -> Net
 
 
 BUGS: dict[str, tuple[object, str, object]] = {
+    "CA file empty": (bundle, "_flaw", lambda *_, **__: None),
     "key readable by all": (files, "FORBIDDEN", dict.fromkeys(Kind, 0)),
     "key of somebody else": (files, "_judge_one", lambda *_: iter(())),
     "another key": (certificates, "_flaws", lambda *_: ()),
@@ -303,7 +308,7 @@ def test_who_may_not_read_the_configuration_is_told_to_use_sudo(
     open_place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In this process, which can give up root: a child's interpreter may be root's alone.
-    monkeypatch.setattr(command, "read_configuration", config.read)
+    monkeypatch.setattr(command, "read_configuration", lambda path, **_: config.read(path))
     monkeypatch.setattr(command, "BadConfiguration", config.BadConfiguration)
     Patient(open_place)
     configuration = open_place / "agent.yaml"
@@ -395,3 +400,9 @@ def test_the_exit_status_is_that_of_the_worst_finding() -> None:
     assert findings.exit_status([good, findings.warning("c", "", "do")]) == 1
     assert findings.exit_status([bad, good]) == 2
     assert findings.report([bad, good], 1.0)["worst"] == "error"
+
+
+def test_what_works_in_spite_of_the_rules_is_a_warning() -> None:
+    seen = identity_rules.Seen("iot-agent-1", "pending", None, "aa", 0, 10, odd="its serial number is 0")
+    (finding,) = identity_rules.judge([seen], Record("SN-0001"), 5)
+    assert (finding.level, finding.message) == (Level.WARNING, "the certificate of iot-agent-1: its serial number is 0")

@@ -1,8 +1,10 @@
 """One word for monitoring, and the numbers beside it."""
 
 import json
+import os
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,40 @@ def test_a_file_that_cannot_be_written_is_said_once_and_hurts_nobody(
     (tmp_path / "nowhere").mkdir()
     textfile.publish(report())
     assert (tmp_path / "nowhere" / "iot-agent.prom").exists()
+
+
+def spoil_with_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def spoil_with_link(path: Path) -> None:
+    (path.parent / "target").write_text("of somebody else")
+    path.symlink_to("target")
+
+
+def spoil_with_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("spoil", [spoil_with_directory, spoil_with_link, spoil_with_fifo])
+def test_whatever_is_in_the_place_of_the_file_it_is_replaced_or_told_and_never_followed(
+    tmp_path: Path, spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "iot-agent.prom"
+    spoil(path)
+    textfile = metrics.Textfile(path)
+    textfile.publish(report())
+    textfile.publish(report(failing(1)))
+    textfile.close()
+    assert path.exists() == (spoil is spoil_with_directory) == bool(caplog.records)
+    if spoil is spoil_with_link:
+        assert (tmp_path / "target").read_text() == "of somebody else"
+
+
+@pytest.mark.parametrize("error", ["", "x", "x\ny"])
+def test_a_daemon_that_waits_for_its_configuration_is_never_good(error: str) -> None:
+    shown = report(daemon="waiting for its configuration", configuration={"error": error, "remedy": "mend it"})
+    assert shown["health"]["level"] == "attention"
 
 
 def test_switched_off_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

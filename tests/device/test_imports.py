@@ -13,7 +13,10 @@ PURE = {
     "messages",
     "schedule",
     "record",
+    "fallback",
     "lifecycle",
+    "reconcile",
+    "typed_json",
     "codec",
     "settings",
     "status",
@@ -30,6 +33,7 @@ OWNERS = {
     "pkcs11": {"keys.pkcs11"},
     "yaml": {"config"},
     "sdnotify": {"systemd"},
+    "ssl": {"handshake"},
     "boto3": set(),
     "cloud": set(),
 }
@@ -38,22 +42,24 @@ RULES = ("clock", "cloud", "daemon", "disk", "files", "identities", "keystore", 
 PURE |= {"announcement", "doctor.findings", *(f"doctor.rules.{subject}" for subject in RULES)}
 WORLDLY = {"os", "time", "socket", "subprocess", "selectors", "signal", "logging", "random", "secrets", "threading"}
 ADAPTERS = {
-    "store": {"codec", "durable", "events", "ports", "record"},
-    "identities": {"durable", "record"},
+    "store": {"codec", "durable", "events", "ports", "reconcile", "record"},
+    "identities": {"durable", "record", "typed_json"},
     "keys.file": {"certificates", "durable", "errors", "ports"},
     "keys.pin": {"durable", "errors", "settings"},
     "keys.token": {"certificates", "durable", "errors", "keys.uri", "ports", "settings"},
-    "mqtt": {"errors", "ports", "settings"},
+    "mqtt": {"errors", "handshake", "inbox", "messages", "ports", "settings"},
+    "handshake": set(),
+    "inbox": set(),
     "process": set(),
     "control": set(),
-    "systemd": set(),
+    "systemd": {"errors"},
     "signals": set(),
     "metrics": {"durable", "record"},
     "clock": set(),
     "durable": set(),
     "children": {"codec", "errors", "record", "settings"},
     "certificates": {"errors", "record"},
-    "applications": {"announcement", "durable", "ports", "record", "settings"},
+    "applications": {"announcement", "durable", "ports", "reconcile", "record", "settings"},
     "turns": set(),
     "pace": set(),
     "doctor.probes.clock": set(),
@@ -61,21 +67,24 @@ ADAPTERS = {
     "doctor.probes.disk": {"doctor.rules.disk", "durable"},
     "doctor.probes.files": {"doctor.rules.files", "identities", "settings"},
     "doctor.probes.identities": {
-        "certificates", "codec", "doctor.rules.identities", "durable", "errors", "identities", "record", "settings",
+        "bundle", "certificates", "codec", "doctor.rules.identities", "durable", "errors", "identities", "record",
+        "settings",
     },
     "doctor.probes.keystore": {"doctor.rules.keystore", "errors", "ports", "record"},
-    "doctor.probes.network": {"doctor.rules.network"},
+    "doctor.probes.network": {"doctor.rules.network", "handshake"},
 }  # fmt: skip
 USERS = {
     "keys.ring": {"durable", "errors", "keys.file", "keys.token", "keys.uri", "ports", "settings"},
     "steps": {"errors", "lifecycle", "messages", "ports", "record", "schedule"},
-    "daemon": {"codec", "events", "lifecycle", "ports", "record", "render", "settings", "signals", "status"},
+    "cycle": {"errors", "lifecycle", "ports", "reconcile", "record", "schedule"},
+    "daemon": {"codec", "cycle", "errors", "events", "ports", "record", "settings", "signals", "status"},
     "waiting": {"control", "events", "offline", "ports", "record", "signals", "status"},
     "agentctl": {"cli", "control", "doctor.command", "offline", "render"},
     "doctor.command": {"children", "control", "doctor.findings", "doctor.rules.daemon", "settings"},
+    "bundle": {"certificates", "errors", "identities", "settings"},
     "offline": {"codec", "durable", "record", "status"},
 }
-COMPOSITION_ROOTS = {"main", "worker", "keys.pkcs11", "doctor.examine"}
+COMPOSITION_ROOTS = {"main", "worker", "keys.pkcs11", "doctor.examine", "reader"}
 
 
 def module_name(path: Path) -> str:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from iot_agent.schedule import Policy, backoff, latest_renewal, renewal_instant, worth_taking
@@ -46,5 +48,11 @@ def test_backoff_doubles_up_to_the_cap_and_never_falls_below_a_second() -> None:
     most = [backoff(attempt, POLICY, 0.999999) for attempt in range(1, 14)]
     assert most[:3] == [pytest.approx(5, rel=1e-4), pytest.approx(10, rel=1e-4), pytest.approx(20, rel=1e-4)]
     assert most[-1] == pytest.approx(POLICY.retry_cap, rel=1e-4)
-    assert backoff(1, POLICY, 0.0) == 1.0
-    assert backoff(10_000, POLICY, 0.5) == POLICY.retry_cap / 2
+    assert backoff(1, replace(POLICY, retry_base=0.1), 0.0) == 1.0
+    least = [backoff(attempt, POLICY, 0.0) for attempt in range(1, 14)]
+    assert all(
+        longest <= shortest
+        for longest, shortest in zip(most, least[1:], strict=False)
+        if shortest < POLICY.retry_cap / 2
+    ), "each longer than before"
+    assert backoff(10_000, POLICY, 0.5) == POLICY.retry_cap * 3 / 4

@@ -1,6 +1,8 @@
+import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,9 +39,14 @@ FULL = Record(
     State.ROTATED,
     active=Identity("iot-agent-1", CERTIFICATE),
     pending=Pending("iot-agent-2", "r", generated=True, certificate=CERTIFICATE, refusals=2),
-    set_aside=Identity("iot-agent-3", CERTIFICATE),
-    leftovers=("iot-agent-4",),
+    unconfirmed=(Identity("iot-agent-3", CERTIFICATE),),
+    to_delete=("iot-agent-4",),
     attempt=3,
+    waiting_since=100,
+    wait=20,
+    cleanup=Failure(Kind.RETIRE, "token", "away", "plug it in", 18),
+    problem="no-reply",
+    failures=2,
     failure=Failure(Kind.PROVE, "no-reply", "nobody answered", "look", 17),
     advised=Advised(1, 2, 1),
     history=(Event(1, "issued", "x"),),
@@ -53,6 +60,7 @@ def store_in(directory: Path) -> RecordStore:
 def an_identity(directory: Path, label: str, certificate: Certificate = CERTIFICATE) -> Identity:
     identities = IdentityDirectories(directory)
     identities.create(label, "csr")
+    (directory / "identities" / label / "key.pem").write_text("key")
     identities.store(Identity(label, certificate), "pem", "chain")
     return Identity(label, certificate)
 
@@ -69,6 +77,7 @@ def test_a_record_survives_its_form_on_disk() -> None:
         Introduced(),
         Generated(),
         Issued(CERTIFICATE, 5),
+        Issued(CERTIFICATE, None, answers_once=True),
         Proven(None),
         Retired(("a", "b")),
         CheckedIn(5, Advice(1, 2, "x")),
@@ -81,7 +90,24 @@ def test_an_outcome_survives_the_way_from_the_worker(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\0" * 512, b"{}", b"[]", b'{"outcome": "Nonsense"}', b'{"outcome": "Issued"}']
+    "content",
+    [
+        b"",
+        b"\0" * 512,
+        b"{}",
+        b"[]",
+        b"null",
+        b"7",
+        b"[" * 100_000,
+        b'{"outcome": []}',
+        b'{"outcome": "Nonsense"}',
+        b'{"outcome": "Issued"}',
+        b'{"outcome": "Proven", "cloud_time": "soon"}',
+        b'{"outcome": "Proven", "cloud_time": ' + b"9" * 400 + b"}",
+        b'{"outcome": "Proven", "cloud_time": ' + b"9" * 5000 + b"}",
+        b'{"outcome": "Retired", "labels": [[]]}',
+        b'{"outcome": "Failed", "code": 1, "message": "m", "remedy": "r", "fatal": false}',
+    ],
 )
 def test_nonsense_is_neither_record_nor_outcome(content: bytes) -> None:
     with pytest.raises(Damaged):
@@ -120,22 +146,132 @@ def test_a_damaged_record_falls_back_to_the_one_before_and_is_kept_for_a_look(da
     assert (tmp_path / "state.json.bad").read_bytes() == damage
 
 
-def test_a_lost_record_is_rebuilt_from_the_identities(tmp_path: Path) -> None:
-    old, _middle, new = (an_identity(tmp_path, f"iot-agent-{number}") for number in (1, 2, 3))
-    IdentityDirectories(tmp_path).point_current(old.label)
-    (tmp_path / "identities" / "iot-agent-4").mkdir()
-    record = store_in(tmp_path).load()
-    assert (record.state, record.active, record.set_aside) == (State.ACKED, old, new)
+def a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
-def test_a_lost_record_with_no_current_identity_goes_back_to_jitp_with_what_may_be_in_force(tmp_path: Path) -> None:
-    only = an_identity(tmp_path, "iot-agent-1")
-    record = store_in(tmp_path).load()
-    assert (record.state, record.active, record.set_aside) == (State.JITP, None, only)
+def a_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def far_too_much(path: Path) -> None:
+    path.write_bytes(b" " * (durable.MAX_READ + 1))
+
+
+def another_format_outside(path: Path) -> None:
+    """Flip one bit of the digit that tells the format, outside the checksum."""
+    path.write_bytes(path.read_bytes().replace(b'{"format": 1', b'{"format": 3', 1))
+
+
+SPOILT = [a_directory, a_link, a_fifo, far_too_much]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_whatever_keeps_a_record_from_being_read_the_one_before_serves(
+    spoil: Callable[[Path], None], tmp_path: Path
+) -> None:
+    store, before = store_in(tmp_path), Record("SN-1", State.JITP)
+    store.save(before)
+    store.save(replace(before, attempt=1))
+    spoil(tmp_path / "state.json")
+    assert store.load() == before
+    store.save(replace(before, attempt=2))
+    assert store.load().attempt == 2
+    spoil(tmp_path / "state.json")
+    assert store.load() == before, "the good one before was not replaced by the spoilt one"
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_without_any_record_that_can_be_read_it_is_rebuilt(spoil: Callable[[Path], None], tmp_path: Path) -> None:
+    store, only = store_in(tmp_path), an_identity(tmp_path, "iot-agent-1")
+    for _ in range(3):  # and again, when there are `.bad` files already
+        store.save(FULL)
+        store.save(FULL)
+        spoil(tmp_path / "state.json")
+        spoil(tmp_path / "state.json.previous")
+        assert store.load().active == only
+
+
+def test_an_error_of_the_disk_leads_on_to_the_record_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, before = store_in(tmp_path), Record("SN-1", State.JITP)
+    store.save(before)
+    store.save(replace(before, attempt=1))
+    real = durable.read
+
+    def read(path: Path) -> bytes:
+        if path.name == "state.json":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(durable, "read", read)
+    assert store.load() == before
+
+
+def test_a_flipped_bit_in_the_format_outside_the_checksum_changes_nothing(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.save(FULL)
+    another_format_outside(tmp_path / "state.json")
+    assert store.load() == FULL
+
+
+def test_what_is_stored_has_the_key_the_certificate_and_the_facts(tmp_path: Path) -> None:
+    identities = IdentityDirectories(tmp_path)
+    whole = {label: an_identity(tmp_path, label) for label in ("iot-agent-1", "iot-agent-2", "iot-agent-3")}
+    assert set(identities.complete()) == set(whole.values())
+    root = tmp_path / "identities"
+    (root / "iot-agent-1" / "key.pem").write_bytes(b"")
+    (root / "iot-agent-2" / "certificate.pem").unlink()
+    (root / "iot-agent-3" / "identity.json").write_bytes(b"{")
+    (root / "iot-agent-4").mkdir()
+    (root / "iot-agent-5").write_text("a file where a directory should be")
+    assert identities.complete() == ()
+    assert identities.orphans() == {"iot-agent-4", "iot-agent-5"}, "what is damaged may be readable again: it stays"
+    for label in identities.labels():
+        identities.remove(label)
+    assert identities.labels() == frozenset()
+
+
+def test_current_in_the_way_as_a_directory_is_put_aside_and_never_stops_a_save(tmp_path: Path) -> None:
+    an_identity(tmp_path, "iot-agent-1")
+    (tmp_path / "current").mkdir()
+    (tmp_path / "current" / "key.pem").write_text("a copy that followed links")
+    store_in(tmp_path).save(FULL)
+    assert (tmp_path / "current").readlink() == Path("identities/iot-agent-1")
+    assert len(list(tmp_path.glob("current.bad-*/key.pem"))) == 1
+
+
+def test_current_that_cannot_be_set_is_logged_and_never_stops_a_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(durable, "point", refuse)
+    store_in(tmp_path).save(FULL)
+    assert store_in(tmp_path).load() == FULL
+    assert "cannot point `current`" in caplog.text
+
+
+def test_what_a_start_finds_is_synced_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_in(tmp_path)
+    an_identity(tmp_path, "iot-agent-1")
+    store.save(FULL)
+    synced: list[Path] = []
+    monkeypatch.setattr(durable, "sync_directory", synced.append)
+    store.load()
+    assert set(synced) >= {tmp_path, tmp_path / "identities", tmp_path / "identities" / "iot-agent-1"}
 
 
 def test_a_later_format_is_refused_and_not_touched(tmp_path: Path) -> None:
-    later = json.dumps({"format": codec.FORMAT + 1, "crc32": "", "record": {}}).encode()
+    body = json.dumps({"format": codec.FORMAT + 1, "something": "else"}, separators=(",", ":"))
+    later = f'{{"format": {codec.FORMAT + 1}, "crc32": "{codec._checksum(body)}", "record": {body}}}'.encode()
     (tmp_path / "state.json").write_bytes(later)
     with pytest.raises(LaterFormat, match="upgrade the agent"):
         store_in(tmp_path).load()

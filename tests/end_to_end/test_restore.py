@@ -8,7 +8,7 @@ from tests.harness import Agent, wait_for
 
 def answered(agent: Agent, words: str) -> bool:
     error = agent.status()["last_error"] or {}
-    return error.get("code") == "cloud-refused" and words in error["message"]
+    return error.get("code") in ("cloud-refused", "not-allowed") and words in error["message"]
 
 
 def aboard(stack: Stack, agent: Agent) -> str:

@@ -66,7 +66,7 @@ class Bench:
         shown = self.local.tool("--list-objects")
         return sorted(line.split(":", 1)[1].strip() for line in shown.splitlines() if line.strip().startswith("label:"))
 
-    def world(self, **changes: Any) -> steps.World:  # noqa: ANN401 - any of the world's parts
+    def context(self, **changes: Any) -> steps.StepContext:  # noqa: ANN401 - any of its parts
         nowhere: Any = None
         parts: dict[str, Any] = {
             "keys": self.keys,
@@ -79,7 +79,7 @@ class Bench:
             "policy": Policy(),
             "report": {},
         }
-        return steps.World(**{**parts, **changes})
+        return steps.StepContext(**{**parts, **changes})
 
     def make(self, label: str) -> None:
         """Make a key with its identity directory, as the step does."""

@@ -25,6 +25,7 @@ from tests.keys.conftest import Meddler
 from tests.simulator.authority import Authority
 
 WRONG = "not-the-pin"
+V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 DEVICE_MEMORY, PIN_LOCKED, MECHANISM_INVALID, DEVICE_REMOVED = "49", "164", "112", "50"  # CK_RV
 
 
@@ -80,7 +81,7 @@ def test_only_our_own_keys_are_collected(on_token: Bench) -> None:
     on_token.keys.generate(THIRD, "ec-p256")
     (on_token.state / "identities" / THIRD / "key.uri").unlink()
     (on_token.state / "identities" / THIRD).rmdir()
-    assert steps.retire(on_token.in_force(SECOND), 0, on_token.world()) == Retired((FIRST, THIRD))
+    assert steps.retire(on_token.in_force(SECOND), 0, on_token.context()) == Retired((FIRST, THIRD))
     assert on_token.objects() == sorted([*foreign, *foreign, SECOND, SECOND])
 
 
@@ -102,7 +103,7 @@ def test_a_key_that_was_begun_elsewhere_is_made_where_the_settings_say_now(on_to
     assert {path.name for path in (on_token.state / "identities" / FIRST).iterdir()} == {"csr.pem", "key.pem"}
     on_token.make(FIRST)
     assert {path.name for path in (on_token.state / "identities" / FIRST).iterdir()} == {"csr.pem", "key.uri"}
-    csr = x509.load_pem_x509_csr(on_token.identities.csr(FIRST).encode())
+    csr = x509.load_pem_x509_csr((on_token.state / "identities" / FIRST / "csr.pem").read_bytes())
     der = csr.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert der == on_token.keys.public_key(FIRST)
 
@@ -312,9 +313,24 @@ def test_a_server_that_speaks_tls_1_3_alone_is_named_for_what_it_is(
 ) -> None:
     on_token.make(FIRST)
     on_token.certify(FIRST, devices)
-    with mutual_tls(tmp_path, devices, Authority("Server CA", devices.born), ssl.TLSVersion.TLSv1_3) as modern:
+    with mutual_tls(tmp_path, devices, Authority("Server CA", devices.born), (V13, V13)) as modern:
         told = connect(on_token, FIRST, modern)
+    assert told["error"] == "unreachable"
     assert "a key on a token can speak TLS 1.2 only" in told["message"], told
+
+
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+@pytest.mark.parametrize("highest", [V12, V13], ids=lambda version: version.name)
+def test_a_server_that_takes_tls_1_2_and_not_the_certificate_refuses_it(
+    on_token: Bench, devices: Authority, tmp_path: Path, highest: ssl.TLSVersion
+) -> None:
+    on_token.make(FIRST)
+    on_token.certify(FIRST, devices)
+    others, servers = Authority("Other devices", devices.born), Authority("Server CA", devices.born)
+    with mutual_tls(tmp_path, others, servers, (V12, highest)) as broker:
+        told = connect(on_token, FIRST, broker)
+    assert told["error"] == "refused", told
+    assert "TLS 1.2 only" not in told["message"]
 
 
 # ---- the module and the token fail ----------------------------------------------------------------------------------
@@ -464,12 +480,12 @@ def test_a_full_token_is_said_to_be_full_and_the_key_in_force_is_safe(on_token: 
     home.symlink_to(small_disk)
     with pytest.raises(OSError, match="No space left"):
         (small_disk / "filler").write_bytes(b"x" * 2_000_000)
-    outcome = steps.run(Kind.GENERATE, pending(on_token, SECOND), 0, on_token.world())
+    outcome = steps.run(Kind.GENERATE, pending(on_token, SECOND), 0, on_token.context())
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.fatal) == ("token-full", False)
     assert on_token.keys.csr(FIRST, "SN-0001")
     (small_disk / "filler").unlink()
-    assert steps.run(Kind.GENERATE, pending(on_token, SECOND), 0, on_token.world()) == Generated()
+    assert steps.run(Kind.GENERATE, pending(on_token, SECOND), 0, on_token.context()) == Generated()
     assert on_token.objects() == [FIRST, FIRST, SECOND, SECOND]
 
 
@@ -485,7 +501,7 @@ def test_orphans_make_room_for_a_new_key(on_token: Bench, meddler: Meddler, monk
         return outcome
 
     monkeypatch.setattr(steps, "retire", retire)
-    assert steps.run(Kind.GENERATE, pending(on_token, SECOND), 0, on_token.world()) == Generated()
+    assert steps.run(Kind.GENERATE, pending(on_token, SECOND), 0, on_token.context()) == Generated()
     assert on_token.objects() == [FIRST, FIRST, SECOND, SECOND]
 
 
@@ -497,11 +513,11 @@ def test_a_token_that_is_away_keeps_nothing_else_from_being_removed(on_token: Be
     assert on_token.local is not None
     moved = replace(on_token, local=None)
     module, on_token.local.module = on_token.local.module, tmp_path / "gone.so"
-    outcome = steps.run(Kind.RETIRE, on_token.in_force(FIRST), 0, on_token.world())
+    outcome = steps.run(Kind.RETIRE, on_token.in_force(FIRST), 0, on_token.context())
     assert isinstance(outcome, Failed)
     assert outcome.code == "token"
     assert on_token.identities.labels() == {FIRST, SECOND}
     assert moved.keys.labels() == {FIRST, SECOND}
     on_token.local.module = module
-    assert steps.run(Kind.RETIRE, on_token.in_force(FIRST), 0, on_token.world()) == Retired((SECOND,))
+    assert steps.run(Kind.RETIRE, on_token.in_force(FIRST), 0, on_token.context()) == Retired((SECOND,))
     assert on_token.objects() == [FIRST, FIRST]

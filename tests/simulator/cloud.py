@@ -28,7 +28,7 @@ from cloud.rotation.record import Device, Entry, State
 from cloud.rotation.registry import Attached, Registered
 from cloud.rotation.steps import World
 from cloud.rotation.sweeper import sweep
-from iot_agent.errors import Code, Retryable
+from iot_agent.errors import Code, Fatal, Retryable
 from iot_agent.keys.token import TokenKeys
 from iot_agent.ports import Credentials, Session
 from tests.simulator.authority import Authority
@@ -75,6 +75,7 @@ class Register:
 
     def __init__(self) -> None:
         self.entries: dict[str, Listed] = {}
+        self.deleted: set[str] = set()
         self.said: list[tuple[str, bytes]] = []
         self.mute_new = False
 
@@ -103,7 +104,9 @@ class Register:
         return self.describe(certificate_id)
 
     def delete(self, certificate_id: str) -> None:
-        self.entries.pop(certificate_id, None)
+        gone = self.entries.pop(certificate_id, None)
+        if gone is not None and gone.ca != VENDOR_CA:  # a vendor certificate registers just in time again
+            self.deleted.add(certificate_id)
 
     def delete_thing(self, thing: str, arn: str) -> None:
         """Things are not modelled."""
@@ -155,7 +158,9 @@ class SimulatedCloud:
     def accepts(self, certificate_id: str) -> bool:
         """Whether a connection with this certificate can be of use, now or after just-in-time provisioning."""
         entry = self.register.entries.get(certificate_id)
-        return entry is None or entry.status in ("PENDING_ACTIVATION", "ACTIVE")
+        if entry is None:
+            return certificate_id not in self.register.deleted
+        return entry.status in ("PENDING_ACTIVATION", "ACTIVE")
 
     def active(self) -> list[str]:
         return [name for name, entry in self.register.entries.items() if entry.status == "ACTIVE"]
@@ -199,6 +204,9 @@ class SimulatedCloud:
 class Faults:
     """What may go wrong on the way; each asks for one occasion and says whether it happens now."""
 
+    def out_of_reach(self) -> bool:
+        return False
+
     def refuse(self) -> bool:
         return False
 
@@ -221,9 +229,15 @@ class Broker:
     @contextmanager
     def session(self, credentials: Credentials) -> Iterator[Session]:
         self.fuse.burn("connect")
-        pem = credentials.certificate.read_text()
-        if not _has_key(credentials, x509.load_pem_x509_certificate(pem.encode())):
-            raise AssertionError(f"{credentials.certificate} is not for {credentials.key}")
+        try:
+            pem = credentials.certificate.read_text()
+            usable = _has_key(credentials, x509.load_pem_x509_certificate(pem.encode()))
+        except (OSError, ValueError) as error:
+            raise Fatal(Code.BAD_CREDENTIALS, f"cannot use {credentials.certificate}: {error}") from error
+        if not usable:
+            raise Fatal(Code.BAD_CREDENTIALS, f"{credentials.certificate} is not for {credentials.key}")
+        if self.faults.out_of_reach():
+            raise Retryable(Code.UNREACHABLE, "cannot reach the endpoint")
         if self.faults.refuse():
             raise Retryable(Code.REFUSED, "the cloud closed the connection")
         yield BrokerSession(self, self.cloud.connect(pem))

@@ -3,21 +3,20 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key, load_pem_private_key
 
-from iot_agent import certificates, lifecycle, steps
-from iot_agent.codec import decode_record, encode_record
+from iot_agent import certificates, steps
+from iot_agent.codec import decode_outcome, decode_record, encode_outcome, encode_record
+from iot_agent.cycle import Cycle, Means
 from iot_agent.errors import AgentError
 from iot_agent.identities import IdentityDirectories
 from iot_agent.keys import uri
 from iot_agent.keys.ring import KeyRing
 from iot_agent.keys.token import TokenKeys
-from iot_agent.lifecycle import Moment
 from iot_agent.messages import Topics
 from iot_agent.ports import Credentials
 from iot_agent.record import Certificate, Kind, Record, State
@@ -34,13 +33,36 @@ START = 1_790_000_000.0
 
 
 class Time:
-    """The one clock of a simulation."""
+    """The true time of a simulation: the cloud's."""
 
     def __init__(self) -> None:
         self.now = START
 
     def __call__(self) -> float:
         return self.now
+
+
+class DeviceClock:
+    """The device's `Clock`: the true time, wrong by `error` seconds; `elapsed` is never wrong."""
+
+    trusted = True
+
+    def __init__(self, time: Time) -> None:
+        self._time = time
+        self.error = 0.0
+
+    def now(self) -> float:
+        return self._time.now + self.error
+
+    def elapsed(self) -> float:
+        return self._time.now - START
+
+    def lift(self, floor: int) -> None:
+        """Do nothing: the production clock has a test of its own."""
+
+    def pass_(self, seconds: float) -> None:
+        """Let time pass, for everybody."""
+        self._time.now += seconds
 
 
 class NoProgress(Exception):
@@ -52,6 +74,7 @@ class SimulatedDevice:
 
     def __init__(self, disk: Path) -> None:
         self.disk, self.time, self.policy = disk, Time(), POLICY
+        self.clock = DeviceClock(self.time)
         self.cloud = SimulatedCloud(self.time, LIFETIME)
         self.cloud.allow(SERIAL)
         self.fuse, self.faults = Fuse(), Faults()
@@ -63,44 +86,44 @@ class SimulatedDevice:
         certificate, key = self.cloud.vendor.issue(SERIAL, self.time())
         self.bootstrap.certificate.write_text(certificate)
         self.vendor_key.write_text(key)
-        self.record = Record(SERIAL)
+        self.boot()
 
     # ---- the daemon's loop, without its process ---------------------------------------------------------------------
 
     def life(self, rotations: int, turns: int = 300) -> Record:
         """Boot and run until so many rotations are done and nothing is left to do; `NoProgress` if that never is."""
         with self._fused():
-            identities = IdentityDirectories(self.disk)
-            store = RecordStore(self.disk, identities, SERIAL)
-            self.record = store.load()
-            if self.record.active is not None:
-                identities.point_current(self.record.active.label)
-            orphans = identities.labels() - self.record.kept
-            self.record = replace(self.record, leftovers=tuple(sorted(orphans | set(self.record.leftovers))))
+            self.boot()
             for _ in range(turns):
                 if self.record.rotations >= rotations and self._settled():
                     return self.record
-                self.turn(store, identities)
+                self.turn()
         raise NoProgress(str(self.record))
 
-    def turn(self, store: RecordStore, identities: IdentityDirectories) -> None:
-        """One decision and what follows from it."""
-        step = lifecycle.decide(self.record, self.time(), POLICY)
-        self.time.now = max(self.time.now + 0.5, step.due)
-        if step.kind is Kind.WAIT:
+    def boot(self) -> None:
+        """Start as the daemon does: what was only in memory is gone."""
+        self.identities = IdentityDirectories(self.disk)
+        store = RecordStore(self.disk, self.identities, SERIAL)
+        means = Means(store, self.clock, POLICY, self._label, lambda: f"request-{self.labels}", lambda: 0.5)
+        self.cycle = Cycle(means, store.load())
+
+    @property
+    def record(self) -> Record:
+        """What the device remembers."""
+        return self.cycle.record
+
+    def turn(self) -> None:
+        """Wait until a step is due, decide again (the clock may be another by then), and do what is due."""
+        self.clock.pass_(max(0.5, self.cycle.pause(self.cycle.decide())))
+        step = self.cycle.decide()
+        if not self.cycle.is_due(step) or not self.cycle.begin(step):
             return
-        before = self.record
-        self.record = lifecycle.begin(before, step, self._label, lambda: f"request-{self.labels}")
-        if self.record != before:
-            store.save(self.record)
         told = decode_record(encode_record(self.record))  # as the worker gets it
-        outcome = steps.run(step.kind, told, self.time(), self._world(identities))
-        self.record = lifecycle.apply(self.record, step.kind, outcome, Moment(self.time(), POLICY, 0.5))
-        store.save(self.record)
+        outcome = steps.run(step.kind, told, self.clock.now(), self._context())
+        self.cycle.finish(step.kind, decode_outcome(encode_outcome(outcome)))
 
     def _settled(self) -> bool:
-        step = lifecycle.decide(self.record, self.time(), POLICY)
-        return step.kind is Kind.WAIT and self.record.state is State.ACKED
+        return self.cycle.decide().kind is Kind.WAIT and self.record.state is State.ACKED
 
     @contextmanager
     def _fused(self) -> Iterator[None]:
@@ -111,17 +134,17 @@ class SimulatedDevice:
         self.labels += 1
         return f"iot-agent-20260101T000000Z-{self.labels:04d}"
 
-    def _world(self, identities: IdentityDirectories) -> steps.World:
+    def _context(self) -> steps.StepContext:
         def examine(pem: str, chain: str | None, public_key: bytes) -> Certificate:
             issuers = self.cloud.manufacturer.pem
             return certificates.check_fit(
-                pem, chain, certificates.Expectation(public_key, SERIAL, issuers, self.time())
+                pem, chain, certificates.Expectation(public_key, SERIAL, issuers, self.clock.now())
             )
 
-        return steps.World(
+        return steps.StepContext(
             keys=KeyRing(self.disk, self.backend, self.token, lambda token: TokenKeys(self.disk, token, 60)),
             cloud=Broker(self.cloud, self.fuse, self.faults),
-            identities=identities,
+            identities=self.identities,
             examine=examine,
             bootstrap=self.bootstrap,
             topics=Topics("cert-rotation", SERIAL),

@@ -38,7 +38,8 @@ class Fuse:
             real = getattr(os, name)
 
             def call(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - stands in for any of them
-                if isinstance(arguments[0], int) or str(arguments[0]).startswith(directory):
+                changed = arguments[1] if name == "symlink" else arguments[0]  # symlink(2) names what it makes last
+                if isinstance(changed, int) or str(changed).startswith(directory):
                     self.burn(name)
                 return real(*arguments, **keywords)
 

@@ -1,15 +1,14 @@
 """A device that nothing it has in force can bring back: expired, or restored from an old copy of its disk."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cloud.rotation.record import Device
-from iot_agent import lifecycle, steps
-from iot_agent.record import Failure, Kind
-from tests.simulator.device import LIFETIME, SERIAL, NoProgress, SimulatedDevice
+from iot_agent import steps
+from iot_agent.record import Kind
+from tests.simulator.device import LIFETIME, POLICY, SERIAL, NoProgress, SimulatedDevice
 
 A_DAY = 24 * 3600.0
 
@@ -18,7 +17,7 @@ def lost(device: SimulatedDevice) -> str:
     """Say what the device says when it is on its own."""
     with pytest.raises(NoProgress):
         device.life(device.record.rotations + 1, turns=60)
-    return lifecycle.decide(device.record, device.time(), device.policy).reason
+    return device.cycle.decide().reason
 
 
 def comes_back(device: SimulatedDevice) -> None:
@@ -55,7 +54,7 @@ def test_a_device_revoked_in_the_middle_of_a_rotation_comes_back_when_it_is_read
     device.cloud.register.mute_new = False
     device.cloud.revoke(SERIAL)
     lost(device)
-    assert device.record.set_aside is not None or device.record.pending is not None
+    assert device.record.unconfirmed or device.record.pending is not None
     comes_back(device)
 
 
@@ -117,13 +116,13 @@ def comes_back_from_backup(disk: Path) -> None:
     device.life(2)
 
 
-def test_a_refused_check_in_becomes_a_renewal_only_when_it_is_refused_again_and_again(disk: Path) -> None:
+def test_a_refused_check_in_lets_another_identity_ask_only_when_it_is_refused_again_and_again(disk: Path) -> None:
     device = SimulatedDevice(disk)
     device.life(1)
-    failure = Failure(Kind.CHECK_IN, "refused", "no", "", int(device.time()))
-    refused = replace(device.record, failure=failure)
-    kinds = [
-        lifecycle.decide(replace(refused, attempt=attempt), device.time() + 0.1, device.policy).kind
-        for attempt in range(1, 7)
-    ]
-    assert kinds == [Kind.WAIT] * 4 + [Kind.GENERATE] * 2
+    device.cloud.revoke(SERIAL)
+    device.clock.pass_(POLICY.check_in_interval)
+    kinds = []
+    for _ in range(6):
+        kinds.append(device.cycle.decide().kind)
+        device.turn()
+    assert kinds == [Kind.CHECK_IN] * 3 + [Kind.GENERATE, Kind.REQUEST, Kind.CHECK_IN]
