@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import applications
-from iot_agent.applications import TellingStore
+from iot_agent.core.ports import StateStore
+from iot_agent.core.reconcile import OnDisk
+from iot_agent.core.record import Identity, Record
 from iot_agent.doctor.findings import Level
-from iot_agent.identities import IdentityDirectories
 from iot_agent.keys.file import FileKeys
-from iot_agent.ports import StateStore
-from iot_agent.reconcile import OnDisk
-from iot_agent.record import Identity, Record
-from iot_agent.store import RecordStore
+from iot_agent.storage import application_access
+from iot_agent.storage.application_access import TellingStore
+from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.storage.record_store import RecordStore
 from tests.device.patient import LABEL, Patient, acting_as
 
 GROUP, MEMBER, STRANGER = "daemon", (4321, 4321), (4322, 4322)
@@ -265,7 +265,7 @@ def test_a_key_on_a_token_is_named_by_its_uri(patient: Patient) -> None:
 
 def test_modes_are_set_only_where_they_differ(patient: Patient) -> None:
     path = patient.identity / "key.pem"
-    applications._set(path, 0o640, GID)
+    application_access._set(path, 0o640, GID)
     changed = path.stat().st_ctime_ns
-    applications._set(path, 0o640, GID)
+    application_access._set(path, 0o640, GID)
     assert path.stat().st_ctime_ns == changed

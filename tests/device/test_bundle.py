@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import bundle
-from iot_agent.errors import Retryable
+from iot_agent.config import bundle
+from iot_agent.core.errors import Retryable
 from tests.device.patient import Patient, acting_as
 
 AGENT = (4321, 4321)

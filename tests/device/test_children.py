@@ -9,24 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import children
-from iot_agent.children import BadConfiguration, Worker, read_configuration
-from iot_agent.codec import Request
-from iot_agent.errors import Fatal
-from iot_agent.keys.ring import KeyRing
-from iot_agent.record import Failed, Kind, Outcome, Record
+from iot_agent.core.codec import Request
+from iot_agent.core.errors import Fatal
+from iot_agent.core.record import Failed, Kind, Outcome, Record
+from iot_agent.host import subprocesses
+from iot_agent.host.subprocesses import BadConfiguration, Worker, read_configuration
+from iot_agent.keys.keyring import KeyRing
 from tests.device.patient import SERIAL, Patient
 from tests.device.test_control import no_descriptors
 
 OUT_OF_DESCRIPTORS = """
 import os, resource, sys, time
 from pathlib import Path
-from iot_agent import config
-from iot_agent.children import Worker
-from iot_agent.codec import Request
-from iot_agent.record import Kind, Record
+from iot_agent.config import agent_yaml
+from iot_agent.host.subprocesses import Worker
+from iot_agent.core.codec import Request
+from iot_agent.core.record import Kind, Record
 
-request = Request(Kind.CHECK_IN, Record("SN-0001"), time.time(), True, config.read(Path(sys.argv[1])))
+request = Request(Kind.CHECK_IN, Record("SN-0001"), time.time(), True, agent_yaml.read(Path(sys.argv[1])))
 def open_ones():
     return len(os.listdir("/proc/self/fd"))
 before, refused = open_ones(), 0
@@ -80,7 +80,7 @@ def test_what_is_wrong_with_a_file_is_not_passing_and_names_it(patient: Patient)
     ("code", "said"), [(0, "ended with status 0"), (-9, "SIGKILL"), (-40, "by signal 40"), (None, "hung")]
 )
 def test_every_end_can_be_told(code: int | None, said: str) -> None:
-    assert said in children._how(code)
+    assert said in subprocesses._how(code)
 
 
 def test_a_worker_whose_request_nobody_reads_is_ended_without_a_fault(

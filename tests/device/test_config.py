@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from iot_agent import config, mqtt, settings, turns
-from iot_agent.config import BadConfiguration
-from iot_agent.schedule import Policy
-from iot_agent.settings import Token, TokenKey
+from iot_agent.config import agent_yaml
+from iot_agent.config.agent_yaml import BadConfiguration
+from iot_agent.core import settings
+from iot_agent.core.schedule import Policy
+from iot_agent.core.settings import Token, TokenKey
+from iot_agent.storage import identity_lock
+from iot_agent.worker import mqtt
 from tests.device.patient import Patient
 
 ROOT = Path(__file__).parents[2]
@@ -34,12 +37,12 @@ def write(directory: Path, text: str) -> Path:
 def problems(directory: Path, text: str) -> list[str]:
     path = write(directory, text)
     with pytest.raises(BadConfiguration) as refused:
-        config.read(path)
+        agent_yaml.read(path)
     return str(refused.value).replace(f"{path}", "agent.yaml").splitlines()
 
 
 def test_required_keys_are_enough_and_paths_are_relative_to_the_file(tmp_path: Path) -> None:
-    read = config.read(write(tmp_path, GOOD))
+    read = agent_yaml.read(write(tmp_path, GOOD))
     assert read.client_id == "SN-0001-agent"
     assert read.endpoint_ca_file == tmp_path / "ca.pem"
     assert read.bootstrap_key == Path("/keys/key.pem")
@@ -48,9 +51,9 @@ def test_required_keys_are_enough_and_paths_are_relative_to_the_file(tmp_path: P
 
 def test_the_annotated_example_names_every_key_with_its_default() -> None:
     text = (ROOT / "config" / "agent.yaml").read_text()
-    read = config.read(ROOT / "config" / "agent.yaml")
+    read = agent_yaml.read(ROOT / "config" / "agent.yaml")
     assert read.policy == Policy()
-    for key in config.SETTINGS:
+    for key in agent_yaml.SETTINGS:
         assert f"{key.split('.')[-1]}:" in text, key
 
 
@@ -58,18 +61,18 @@ ON_TOKEN = GOOD + "keys: {backend: pkcs11, module: /m.so, token: fleet, pin: tok
 
 
 def test_keys_on_a_token(tmp_path: Path) -> None:
-    read = config.read(write(tmp_path, ON_TOKEN))
+    read = agent_yaml.read(write(tmp_path, ON_TOKEN))
     assert (read.keys_backend, read.keys_token) == ("pkcs11", Token("/m.so", "fleet", f"file:{tmp_path}/token.pin"))
-    read = config.read(write(tmp_path, ON_TOKEN.replace("token.pin", "credential:token-pin")))
+    read = agent_yaml.read(write(tmp_path, ON_TOKEN.replace("token.pin", "credential:token-pin")))
     assert read.keys_token == Token("/m.so", "fleet", "credential:token-pin")
 
 
 def test_a_bootstrap_key_on_a_token_takes_what_it_does_not_say_from_the_keys_section(tmp_path: Path) -> None:
-    read = config.read(write(tmp_path, ON_TOKEN.replace("/keys/key.pem", "pkcs11:object=vendor")))
+    read = agent_yaml.read(write(tmp_path, ON_TOKEN.replace("/keys/key.pem", "pkcs11:object=vendor")))
     assert read.bootstrap_key == TokenKey(Token("/m.so", "fleet", f"file:{tmp_path}/token.pin"), "vendor")
     assert settings.load(settings.dump(read)) == read
     whole = "pkcs11:token=other;object=vendor?module-path=/n.so&pin-source=file:/p"
-    read = config.read(write(tmp_path, GOOD.replace("/keys/key.pem", f'"{whole}"')))
+    read = agent_yaml.read(write(tmp_path, GOOD.replace("/keys/key.pem", f'"{whole}"')))
     assert read.bootstrap_key == TokenKey(Token("/n.so", "other", "file:/p"), "vendor")
     assert settings.load(settings.dump(read)) == read
 
@@ -159,10 +162,10 @@ def test_what_is_not_a_configuration_is_refused(text: str, tmp_path: Path) -> No
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration, match=r"agent\.yaml: cannot be read: No such file"):
-        config.read(tmp_path / "agent.yaml")
+        agent_yaml.read(tmp_path / "agent.yaml")
 
 
-NUMBERS = [key for key, setting in config.SETTINGS.items() if isinstance(setting.default, int | float)]
+NUMBERS = [key for key, setting in agent_yaml.SETTINGS.items() if isinstance(setting.default, int | float)]
 HUGE = [
     "9" * 4000,
     "0." + "9" * 4000,
@@ -201,19 +204,19 @@ def test_a_link_into_the_state_directory_leads_no_metrics_there(tmp_path: Path) 
     text = GOOD + "paths: {state: state}\nmetrics: {textfile: elsewhere/iot-agent.prom}\n"
     (problem,) = problems(tmp_path, text)
     assert "is inside paths.state, which holds keys and the record; put it elsewhere" in problem
-    read = config.read(write(tmp_path, text.replace("elsewhere", "run")))
+    read = agent_yaml.read(write(tmp_path, text.replace("elsewhere", "run")))
     assert read.metrics_textfile == tmp_path / "run/iot-agent.prom"
 
 
 def test_a_step_may_take_as_long_as_all_that_it_may_have_to_wait_for() -> None:
     answers = 2 * (mqtt.ACK_TIMEOUT + 5) + mqtt.REPLY_TIMEOUT  # to subscribing and to publishing, and the reply
     connecting = mqtt.CONNECT_TRIES * mqtt.CONNECT_SPACING[1] + mqtt.CONNECT_TIMEOUT
-    assert turns.PATIENCE + connecting + answers <= config.LEAST_STEP
-    assert config.LEAST_KEY_GENERATION > turns.PATIENCE
+    assert identity_lock.PATIENCE + connecting + answers <= agent_yaml.LEAST_STEP
+    assert agent_yaml.LEAST_KEY_GENERATION > identity_lock.PATIENCE
 
 
 def run_child(path: Path, *before: str) -> subprocess.CompletedProcess[str]:
-    command = [*before, sys.executable, "-m", "iot_agent.reader", str(path)]
+    command = [*before, sys.executable, "-m", "iot_agent.config", str(path)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"})
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from iot_agent import control
-from iot_agent.control import ControlServer, InUse, ask
+from iot_agent.host import control_socket
+from iot_agent.host.control_socket import ControlServer, InUse, ask
 from tests.device.patient import acting_as
 
 
@@ -47,7 +47,7 @@ class Loop:
 
 @pytest.fixture
 def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    monkeypatch.setattr(control, "PATIENCE", 0.5)
+    monkeypatch.setattr(control_socket, "PATIENCE", 0.5)
     loop = Loop(tmp_path / "control.sock")
     yield loop
     loop.close()
@@ -76,7 +76,7 @@ def test_root_and_the_agents_own_user_may_do_everything(loop: Loop) -> None:
 
 
 def test_a_stranger_may_look_but_not_touch(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "peer_uid", lambda _connection: os.getuid() + 4242)
+    monkeypatch.setattr(control_socket, "peer_uid", lambda _connection: os.getuid() + 4242)
     assert ask(loop.path, "status")["ok"]
     refused = ask(loop.path, "rotate")
     assert refused["error"] == "not-permitted"
@@ -87,7 +87,7 @@ def test_a_stranger_may_look_but_not_touch(loop: Loop, monkeypatch: pytest.Monke
 def test_the_kernel_names_the_peer() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
-        assert control.peer_uid(ours) == os.getuid()
+        assert control_socket.peer_uid(ours) == os.getuid()
 
 
 def test_the_socket_is_not_for_everyone(loop: Loop) -> None:
@@ -170,7 +170,9 @@ def crowd(hand: Served, count: int) -> list[socket.socket]:
         return [hand.connect() for _ in range(count)]
 
 
-@pytest.mark.parametrize("count", [control.MAX_CLIENTS, 5 * control.MAX_CLIENTS, control.BACKLOG - 1])
+@pytest.mark.parametrize(
+    "count", [control_socket.MAX_CLIENTS, 5 * control_socket.MAX_CLIENTS, control_socket.BACKLOG - 1]
+)
 def test_root_is_served_whoever_crowds_the_socket(hand: Served, count: int) -> None:
     crowd(hand, count)
     assert hand.served(hand.connect(REQUEST))
@@ -179,14 +181,14 @@ def test_root_is_served_whoever_crowds_the_socket(hand: Served, count: int) -> N
 def test_root_that_is_being_served_is_not_dropped_for_a_crowd(hand: Served) -> None:
     root = hand.connect()
     hand.turn()
-    crowd(hand, 3 * control.MAX_CLIENTS)
+    crowd(hand, 3 * control_socket.MAX_CLIENTS)
     hand.turn()
     root.sendall(REQUEST)
     assert hand.served(root)
 
 
 def test_a_stranger_takes_the_place_of_the_one_that_has_been_there_longest(hand: Served) -> None:
-    silent = crowd(hand, control.MAX_CLIENTS)
+    silent = crowd(hand, control_socket.MAX_CLIENTS)
     hand.turn()
     with acting_as(4321, 4321):
         asking = hand.connect(REQUEST)
@@ -197,7 +199,7 @@ def test_a_stranger_takes_the_place_of_the_one_that_has_been_there_longest(hand:
 
 
 def test_nobody_is_dropped_for_a_stranger_while_root_has_every_place(hand: Served) -> None:
-    roots = [hand.connect() for _ in range(control.MAX_CLIENTS)]
+    roots = [hand.connect() for _ in range(control_socket.MAX_CLIENTS)]
     hand.turn()
     (stranger,) = crowd(hand, 1)
     hand.turn()
@@ -210,8 +212,8 @@ def test_nobody_is_dropped_for_a_stranger_while_root_has_every_place(hand: Serve
 @pytest.mark.parametrize(
     ("place", "name", "bug"),
     [
-        (ControlServer, "_make_room", lambda self, _: len(self._clients) < control.MAX_CLIENTS),
-        (control, "BACKLOG", 1),
+        (ControlServer, "_make_room", lambda self, _: len(self._clients) < control_socket.MAX_CLIENTS),
+        (control_socket, "BACKLOG", 1),
     ],
     ids=["no room is made", "one is let in at a time"],
 )
@@ -219,18 +221,18 @@ def test_a_planted_bug_would_keep_root_out(
     hand: Served, monkeypatch: pytest.MonkeyPatch, place: object, name: str, bug: object
 ) -> None:
     monkeypatch.setattr(place, name, bug)
-    crowd(hand, 5 * control.MAX_CLIENTS)
+    crowd(hand, 5 * control_socket.MAX_CLIENTS)
     root = hand.connect(REQUEST)
     root.settimeout(0.1)
     assert not hand.served(root)
 
 
 def test_a_client_that_was_dropped_in_the_same_turn_is_not_served_any_more(hand: Served) -> None:
-    silent = crowd(hand, control.MAX_CLIENTS)
+    silent = crowd(hand, control_socket.MAX_CLIENTS)
     hand.turn()
     for connection in silent:
         connection.sendall(REQUEST)
-    crowd(hand, control.MAX_CLIENTS)
+    crowd(hand, control_socket.MAX_CLIENTS)
     for _ in range(4):
         hand.turn()
     assert hand.served(hand.connect(REQUEST))
@@ -263,7 +265,7 @@ def no_descriptors() -> Iterator[None]:
 def test_without_descriptors_it_neither_spins_nor_ends_and_serves_when_there_are_some(
     hand: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "DEAF", 0.0)
+    monkeypatch.setattr(control_socket, "DEAF", 0.0)
     waiting = hand.connect(REQUEST)
     with no_descriptors():
         assert hand.turn() == 1
@@ -280,7 +282,7 @@ def test_the_daemon_wakes_up_to_listen_again(hand: Served) -> None:
         hand.turn()
     pause = hand.server.expire()
     assert pause is not None
-    assert 0 < pause <= control.DEAF
+    assert 0 < pause <= control_socket.DEAF
 
 
 # ---- whose socket it is ---------------------------------------------------------------------------------------------
@@ -293,7 +295,7 @@ def test_a_socket_that_answers_is_left_alone(hand: Served) -> None:
 
 
 def test_a_socket_that_is_too_busy_to_answer_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "PATIENCE", 0.1)
+    monkeypatch.setattr(control_socket, "PATIENCE", 0.1)
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX) as busy, ExitStack() as crowd:
         busy.bind(str(path))
@@ -314,7 +316,7 @@ def test_a_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
 
 
 def test_taking_the_socket_without_asking_would_be_noticed(hand: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "_remove_left_behind", lambda path: path.unlink(missing_ok=True))
+    monkeypatch.setattr(control_socket, "_remove_left_behind", lambda path: path.unlink(missing_ok=True))
     thief = Served(hand.path)
     asking = hand.connect(REQUEST)
     asking.settimeout(0.1)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import bundle, certificates, config, turns
+from iot_agent.config import agent_yaml, bundle
+from iot_agent.core.record import CheckedIn, Event, Failed, Outcome, Record
+from iot_agent.core.settings import Settings
 from iot_agent.doctor import command, examine, findings
 from iot_agent.doctor.findings import Level
 from iot_agent.doctor.probes import cloud, network
@@ -21,9 +23,9 @@ from iot_agent.doctor.rules import clock, files, renewal
 from iot_agent.doctor.rules import identities as identity_rules
 from iot_agent.doctor.rules.files import Kind
 from iot_agent.doctor.rules.network import Network
-from iot_agent.identities import IdentityDirectories
-from iot_agent.record import CheckedIn, Event, Failed, Outcome, Record
-from iot_agent.settings import Settings
+from iot_agent.keys import certificates
+from iot_agent.storage import identity_lock
+from iot_agent.storage.identities import IdentityDirectories
 from tests.device.patient import DAY, LABEL, Patient, acting_as, closed_port, plain_server, tls_server
 from tests.harness import PATIENCE
 from tests.simulator.authority import Authority
@@ -240,7 +242,7 @@ def test_what_is_not_tls_is_found(patient: Patient, said: bytes) -> None:
 @contextmanager
 def held(state: Path) -> Iterator[None]:
     """Have the turn, as the daemon's worker has it during a step."""
-    with turns.turn(state, 0.0) as ours:
+    with identity_lock.turn(state, 0.0) as ours:
         assert ours
         yield
 
@@ -276,11 +278,11 @@ def test_a_promotion_meanwhile_is_not_taken_for_a_fault(
 
 
 def test_a_turn_ends_with_its_holder(tmp_path: Path) -> None:
-    with held(tmp_path), turns.turn(tmp_path, 0.1) as ours:
+    with held(tmp_path), identity_lock.turn(tmp_path, 0.1) as ours:
         assert not ours
-    with turns.turn(tmp_path, 0.0) as ours:
+    with identity_lock.turn(tmp_path, 0.0) as ours:
         assert ours
-    with turns.turn(tmp_path / "nowhere", 0.0) as ours:
+    with identity_lock.turn(tmp_path / "nowhere", 0.0) as ours:
         assert not ours
 
 
@@ -308,8 +310,8 @@ def test_who_may_not_read_the_configuration_is_told_to_use_sudo(
     open_place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In this process, which can give up root: a child's interpreter may be root's alone.
-    monkeypatch.setattr(command, "read_configuration", lambda path, **_: config.read(path))
-    monkeypatch.setattr(command, "BadConfiguration", config.BadConfiguration)
+    monkeypatch.setattr(command, "read_configuration", lambda path, **_: agent_yaml.read(path))
+    monkeypatch.setattr(command, "BadConfiguration", agent_yaml.BadConfiguration)
     Patient(open_place)
     configuration = open_place / "agent.yaml"
     configuration.chmod(0o600)

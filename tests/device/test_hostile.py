@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from iot_agent.codec import Request, encode_request
-from iot_agent.inbox import MOST_WAITING, Inbox, Nothing
-from iot_agent.record import Kind
+from iot_agent.core.codec import Request, encode_request
+from iot_agent.core.record import Kind
+from iot_agent.worker.inbox import MOST_WAITING, Inbox, Nothing
 from tests.device.hostile import Asked, Manners, packet
 from tests.device.patient import Patient, plain_server
 from tests.keys.broker import mutual_tls
@@ -321,7 +321,7 @@ def test_bug_planted_an_inbox_without_a_bound() -> None:
 NO_LIMIT = "from iot_agent import process; process.limit_memory = lambda: None"
 NO_DEADLINE = f"""{HURRY}
 import time
-from iot_agent.inbox import Inbox
+from iot_agent.worker.inbox import Inbox
 take = Inbox.take
 Inbox.take = lambda self, deadline: take(self, time.monotonic() + 3)
 """

@@ -12,20 +12,21 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot_agent import certificates, messages
-from iot_agent.messages import Malformed, Topics
+from iot_agent.core import protocol
+from iot_agent.core.protocol import Malformed, Topics
+from iot_agent.keys import certificates
 
 CONTRACT = Path(__file__).parent.parent / "contract"
 REQUESTS: dict[str, Callable[..., Any]] = {
-    "create-request": messages.CreateRequest,
-    "ack-request": messages.AckRequest,
-    "check-in-request": messages.CheckInRequest,
+    "create-request": protocol.CreateRequest,
+    "ack-request": protocol.AckRequest,
+    "check-in-request": protocol.CheckInRequest,
 }
 PARSERS: dict[str, Callable[[bytes], Any]] = {
-    "create-response": messages.parse_create_response,
-    "ack-response": messages.parse_ack_response,
-    "check-in-response": messages.parse_check_in_response,
-    "error-response": messages.parse_create_response,
+    "create-response": protocol.parse_create_response,
+    "ack-response": protocol.parse_ack_response,
+    "check-in-response": protocol.parse_check_in_response,
+    "error-response": protocol.parse_create_response,
 }
 
 
@@ -44,7 +45,7 @@ def test_every_contract_file_is_used() -> None:
 
 @pytest.mark.parametrize(("name", "case"), cases("sends", REQUESTS))
 def test_a_request_is_written_as_agreed(name: str, case: dict[str, Any]) -> None:
-    assert json.loads(messages.encode(REQUESTS[name](**case["message"]))) == case["payload"]
+    assert json.loads(protocol.encode(REQUESTS[name](**case["message"]))) == case["payload"]
 
 
 @pytest.mark.parametrize(("name", "case"), cases("sends", PARSERS) + cases("accepts", PARSERS))
@@ -99,10 +100,10 @@ def test_no_number_is_larger_than_what_may_be_reckoned_with(number: object) -> N
             PARSERS[name](json.dumps(payload).encode())
     refused = {"error": {"code": "x", "message": "y", "retry_after_s": number}}
     with pytest.raises(Malformed, match="retry_after_s"):
-        messages.parse_ack_response(json.dumps(refused).encode())
+        protocol.parse_ack_response(json.dumps(refused).encode())
     for window in ({"start": number, "end": 2**52}, {"start": 0, "end": number}):
         advised = {"request_id": "r-3", "time": 1, "renew": {**window, "reason": "x"}}
-        assert messages.parse_check_in_response(json.dumps(advised).encode()).renew is None  # type: ignore[union-attr]
+        assert protocol.parse_check_in_response(json.dumps(advised).encode()).renew is None  # type: ignore[union-attr]
 
 
 HOSTILE = st.recursive(
@@ -140,10 +141,10 @@ def swallow(parse: Callable[[bytes], Any], payload: bytes) -> None:
         read = {"problem": str(problem)}
     values = [*read.values(), *(read.get("renew") or {}).values()]
     for number in (value for value in values if isinstance(value, int)):
-        assert 0 <= number <= messages.MAX_NUMBER
+        assert 0 <= number <= protocol.MAX_NUMBER
     for text in (value for value in values if isinstance(value, str) and not value.startswith("-----BEGIN")):
         assert text.isprintable()
-        assert len(text) <= messages.MAX_TEXT
+        assert len(text) <= protocol.MAX_TEXT
 
 
 @settings(max_examples=300, deadline=None)
@@ -172,9 +173,9 @@ PLANTED: dict[str, tuple[str, Callable[..., Any], dict[str, Any]]] = {
 def test_bug_planted_a_bound_that_is_missing(
     name: str, bug: Callable[..., Any], said: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(messages, name, bug)
+    monkeypatch.setattr(protocol, name, bug)
     with pytest.raises(AssertionError):
-        swallow(messages.parse_ack_response, json.dumps({"error": {"code": "x", "message": "y", **said}}).encode())
+        swallow(protocol.parse_ack_response, json.dumps({"error": {"code": "x", "message": "y", **said}}).encode())
 
 
 @pytest.mark.parametrize("parse", PARSERS.values())
@@ -197,19 +198,19 @@ def test_a_hostile_payload_is_refused(parse: Callable[[bytes], Any], payload: by
 
 def test_topics_follow_the_contract() -> None:
     topics = Topics("cert-rotation", "SN-0001")
-    assert topics.request(messages.CREATE) == load("create-request")["topic"]
-    assert topics.response(messages.CREATE) == load("create-response")["topic"]
-    assert topics.request(messages.ACK) == load("ack-request")["topic"]
-    assert topics.response(messages.ACK) == load("ack-response")["topic"]
-    assert topics.request(messages.CHECK_IN) == load("check-in-request")["topic"]
+    assert topics.request(protocol.CREATE) == load("create-request")["topic"]
+    assert topics.response(protocol.CREATE) == load("create-response")["topic"]
+    assert topics.request(protocol.ACK) == load("ack-request")["topic"]
+    assert topics.response(protocol.ACK) == load("ack-response")["topic"]
+    assert topics.request(protocol.CHECK_IN) == load("check-in-request")["topic"]
 
 
 def test_the_samples_topics_have_a_slash_before_them() -> None:
     topics = Topics("/cert-rotation", "SN-0001")
-    assert topics.request(messages.CREATE) == "/" + load("create-request")["topic"]
-    assert topics.response(messages.CREATE) == "/" + load("create-response")["topic"]
-    assert topics.request(messages.ACK) == "/" + load("ack-request")["topic"]
-    assert topics.response(messages.ACK) == "/" + load("ack-response")["topic"]
+    assert topics.request(protocol.CREATE) == "/" + load("create-request")["topic"]
+    assert topics.response(protocol.CREATE) == "/" + load("create-response")["topic"]
+    assert topics.request(protocol.ACK) == "/" + load("ack-request")["topic"]
+    assert topics.response(protocol.ACK) == "/" + load("ack-response")["topic"]
 
 
 def accepted(name: str, what: str) -> dict[str, Any]:

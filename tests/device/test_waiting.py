@@ -111,7 +111,7 @@ def test_a_machine_that_can_start_no_process_costs_a_reload_and_a_start_only_tim
 def test_a_reader_that_is_killed_is_tried_again_although_no_file_has_changed(agent: LonelyAgent, how: int) -> None:
     (agent.directory / "sitecustomize.py").write_text(
         "import os, sys\n"
-        f"if 'iot_agent.reader' in sys.orig_argv and os.path.exists({str(agent.directory / 'ill')!r}):\n"
+        f"if 'iot_agent.config' in sys.orig_argv and os.path.exists({str(agent.directory / 'ill')!r}):\n"
         f"    os.kill(os.getpid(), {int(how)})\n"
     )
     (agent.directory / "ill").touch()

@@ -14,10 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloud.local.tokens import LABEL, PIN, SO_PIN, SoftTpm
-from iot_agent import steps
-from iot_agent.errors import AgentError, Fatal, Retryable
+from iot_agent.core.errors import AgentError, Fatal, Retryable
+from iot_agent.core.record import Failed, Generated, Kind, Pending, Retired
 from iot_agent.keys import token as adapter
-from iot_agent.record import Failed, Generated, Kind, Pending, Retired
+from iot_agent.worker import steps
 from tests.harness import PATIENCE, gone, wait_for
 from tests.keys.bench import FIRST, ROOT, SECOND, THIRD, Bench, connect, in_a_process
 from tests.keys.broker import MutualTls, mutual_tls

@@ -28,9 +28,9 @@ from cloud.rotation.record import Device, Entry, State
 from cloud.rotation.registry import Attached, Registered
 from cloud.rotation.steps import World
 from cloud.rotation.sweeper import sweep
-from iot_agent.errors import Code, Fatal, Retryable
+from iot_agent.core.errors import Code, Fatal, Retryable
+from iot_agent.core.ports import Credentials, Session
 from iot_agent.keys.token import TokenKeys
-from iot_agent.ports import Credentials, Session
 from tests.simulator.authority import Authority
 from tests.simulator.fuse import Fuse
 
