@@ -75,6 +75,8 @@ def notes(device: Device, now: int) -> list[str]:
         found.append(f"readmitted until {text.moment(device.readmit_until)}")
     if device.renew:
         found.append(f"told to renew by {text.moment(device.renew.end)}")
+    if device.returning:
+        found.append(f"{len(device.returning)} let register again")
     if device.retiring:
         found.append(f"{len(device.retiring)} being retired")
     return found
@@ -104,6 +106,7 @@ def as_json(device: Device, now: int) -> dict[str, Any]:
         "pending_certificate_id": device.pending.certificate_id if device.pending else None,
         "vendor_certificate_id": device.vendor_certificate_id,
         "quarantined_certificate_ids": list(device.quarantined),
+        "returning_certificate_ids": [one.certificate_id for one in device.returning],
         "allowed_at": device.allowed_at,
         "last_seen": device.last_seen,
         "readmit_until": device.readmit_until,

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from cloud.rotation.record import Device
     from cloud.rotation.steps import World
 
 AT_ONCE: Final = 10
@@ -41,12 +40,17 @@ class Looks:
         return True
 
 
-def foreign(world: World, looks: Looks, serial: str, principal: str) -> str | None:
+def foreign(world: World, looks: Looks, serial: str, principal: str, *, failing: bool = False) -> str | None:
     """Return why what came over the certificate `principal` is not answered; None if it is ours.
 
-    Raises what the registry raises.
+    Raises what AWS raises. `failing`: it is to be told of a failure, so the registry decides where the table cannot.
     """
-    device = _record(world, serial)
+    try:
+        device = world.devices.get(serial)
+    except Exception:
+        if not failing:
+            raise
+        device = None
     if device is not None and device.knows(principal):
         return None
     if not looks.take(world.clock()):
@@ -57,10 +61,3 @@ def foreign(world: World, looks: Looks, serial: str, principal: str) -> str | No
     if found.ca_id in (world.vendor_ca_id, world.manufacturer_ca_id):
         return None
     return f"its certificate is of the CA {found.ca_id}, which is not this stack's"
-
-
-def _record(world: World, serial: str) -> Device | None:
-    try:
-        return world.devices.get(serial)
-    except Exception:  # noqa: BLE001 - it is for this failure that the device is to be told; the registry knows too
-        return None

@@ -34,8 +34,7 @@ def _actions(text: str) -> frozenset[str]:
 
 CALLS: Final = {
     "deploy": _actions("""
-        cloudformation:DescribeStacks
-        cloudformation:DescribeStackResources
+        cloudformation:DescribeStackResources DescribeStacks
         dynamodb:Scan
         iot:ListTopicRules
         kms:CreateAlias CreateKey DescribeKey GetPublicKey Sign TagResource

@@ -47,8 +47,11 @@ OPERATIONS = {"create": "create-man-cert", "ack": "ack-man-cert", "check-in": "c
 class Bench:
     """The cloud of one stack. `now` is what the Lambda's clock says (ms); `slept` what it has waited (s).
 
-    `proven` are the certificates that a message has come over: nothing else can show that they work.
+    `proven` are the certificates that a message has come over: nothing else can show that they work. What `patch`
+    changes is undone when the cloud goes.
     """
+
+    patch: pytest.MonkeyPatch
 
     def __init__(self, iot: IoTClient, table: Table, records: devices.Devices, vendor_ca_id: str, now: int) -> None:
         self.iot = iot
@@ -360,7 +363,8 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         for name, value in environment.items():
             patch.setenv(name, value)
         made = Bench(iot, table, devices.Devices(table, history), ids[0], time.time_ns() // 1_000_000)
-        wire(made, patch)
+        made.patch = patch
+        wire(made)
         made.allow("SN-1")
         yield made
 
@@ -372,18 +376,18 @@ def register_ca(title: str) -> str:
     return iot.register_ca_certificate(caCertificate=pem, certificateMode="SNI_ONLY", setAsActive=True)["certificateId"]
 
 
-def change_ca(bench: Bench, patch: pytest.MonkeyPatch, title: str) -> None:
+def change_ca(bench: Bench, title: str) -> None:
     """Deploy the stack with another manufacturer CA; the one before stays registered."""
-    patch.setenv("MANUFACTURER_CA_ID", register_ca(title))
-    patch.setenv("MANUFACTURER_CA_CERTIFICATE", pki.authority(title).pem)
+    bench.patch.setenv("MANUFACTURER_CA_ID", register_ca(title))
+    bench.patch.setenv("MANUFACTURER_CA_CERTIFICATE", pki.authority(title).pem)
     key = pki.authority(title).key_pem
     boto3.client("ssm").put_parameter(Name="/test/key", Value=key, Type="SecureString", Overwrite=True)
-    wire(bench, patch)
+    wire(bench)
 
 
-def wire(bench: Bench, patch: pytest.MonkeyPatch) -> None:
+def wire(bench: Bench) -> None:
     """Start the Lambda afresh, with what its environment says now."""
-    with patch.context() as of_lambda:
+    with bench.patch.context() as of_lambda:
         of_lambda.setattr(boto3, "client", lambda service, **_: made_once("client", service, "lambda"))
         of_lambda.setattr(boto3, "resource", lambda service, **_: made_once("resource", service, "lambda"))
         front_desk.cache_clear()
@@ -391,7 +395,7 @@ def wire(bench: Bench, patch: pytest.MonkeyPatch) -> None:
         clients = boto3.client("iot"), boto3.client("iot-data")
     registry = Registry(*clients, bench.sleep)
     desk = replace(wired, world=replace(wired.world, registry=registry, clock=lambda: bench.now))
-    patch.setattr(handler, "front_desk", lambda: desk)
+    bench.patch.setattr(handler, "front_desk", lambda: desk)
 
 
 @contextmanager

@@ -199,8 +199,8 @@ def test_the_bill_is_the_sum_of_its_lines() -> None:
     fleet = Fleet(devices=1)
     sweep = costs.dollars(costs.amounts(COUNTED["idle sweep"], fleet))
     assert costs.dollars(costs.a_month(replace(fleet, devices=0))) == pytest.approx(
-        # the stack by itself: 11 metrics, 8 alarms, a dashboard, 2 keys, and a sweep every five minutes
-        11 * 0.30 + 8 * 0.10 + 3 + 2 + costs.SWEEPS_A_MONTH * (1e-6 + sweep),
+        # the stack by itself: 12 metrics, 9 alarms, a dashboard, 2 keys, and a sweep every five minutes
+        12 * 0.30 + 9 * 0.10 + 3 + 2 + costs.SWEEPS_A_MONTH * (1e-6 + sweep),
         rel=1e-3,
     )
     writes = costs.a_month(replace(fleet, devices=2))["writes"] / costs.a_month(fleet)["writes"]

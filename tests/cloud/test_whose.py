@@ -142,13 +142,13 @@ def test_a_clock_that_goes_back_gives_no_look_away_and_takes_none() -> None:
 
 def answers_everybody(patch: Patch) -> None:
     """Refuse whoever is not in the record, as if there were one stack in the world."""
-    patch.setattr(whose, "foreign", lambda *_: None)
+    patch.setattr(whose, "foreign", lambda *_, **__: None)
 
 
 def believes_its_own_table_only(patch: Patch) -> None:
     """Take whoever is not in the record for a stranger."""
     patch.setattr(
-        whose, "foreign", lambda world, _looks, serial, principal: _stranger(world.devices.get(serial), principal)
+        whose, "foreign", lambda world, _, serial, principal, **__: _stranger(world.devices.get(serial), principal)
     )
 
 

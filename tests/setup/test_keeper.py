@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import stat
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cloud.setup import authority, keeper
+from cloud.setup import authority, files, keeper
 from cloud.setup.custody import InSsm
 from cloud.setup.errors import SetupError
 from cloud.setup.keeper import Names, Parameters, VendorKeys
+from tests.end_to_end.sample_device import SampleCa
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,3 +117,19 @@ def test_a_kept_vendor_key_serves_the_next_stack(parameters: Parameters, tmp_pat
     for name in NAMES.all():
         parameters.delete(name)
     assert make_both(parameters, tmp_path)[1] == vendor
+
+
+def test_a_vendor_ca_made_elsewhere_is_taken_over_with_its_key(parameters: Parameters, tmp_path: Path) -> None:
+    """The way that docs/protocol.md tells those who come from the sample: its RSA key, in openssl's older form."""
+    sample = SampleCa.make(tmp_path, "Vendor")
+    parameters.keep(NAMES.vendor_certificate, sample.certificate.read_text())
+    state = tmp_path / "state"
+    files.private_directory(state)
+    keys = VendorKeys(state)
+    files.write(keys.key, sample.key.read_text(), secret=True)
+    certificate, new = keeper.vendor_ca(parameters, "stack", keys)
+    assert (certificate, new) == (sample.certificate.read_text(), False)
+    signer, now = keeper.vendor_signer(parameters, "stack", keys), authority.now()
+    made, day = authority.new_key(), timedelta(days=1)
+    leaf = authority.device_certificate(made, "SN-1", signer, day, now)
+    assert authority.is_current(leaf + certificate, made, "SN-1", certificate, now)
