@@ -155,7 +155,7 @@ def test_the_work_is_what_was_counted(aws: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_bug_planted_one_call_more_is_noticed(aws: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     finish = steps.finish
 
-    def twice(world: steps.Keeper, serial: str) -> None:
+    def twice(world: steps.RetirementContext, serial: str) -> None:
         finish(world, serial)
         finish(world, serial)
 

@@ -65,7 +65,7 @@ def registers_before_the_record(patch: Patch) -> None:
     def with_pending(device: Device, certificate: Certificate, now: int) -> Save:
         world = worlds[0]
         named = certificate.certificate_id
-        world.registry.establish(certificate.pem, world.issuer.ca_pem, named, device.serial, world.policies)
+        world.registry.register_active(certificate.pem, world.issuer.ca_pem, named, device.serial, world.policies)
         return honest(device, certificate, now)
 
     patch.setattr(steps, "create", remember)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloud.setup import authority
+from cloud.common import certificates
 from cloud.setup.stack import SAM_STACK
 from tests.local.stage import SETUP, eventually
 
@@ -127,7 +127,7 @@ def goes_online(stage: Stage, bundle: Path) -> bool:
     certificate, key = bundle / "bootstrap/certificate.pem", bundle / "bootstrap/key.pem"
     assert stage.connect(certificate, key, f"{SERIAL}-agent") is None
     iot = stage.session.client("iot", endpoint_url=stage.here.endpoint_url)
-    certificate_id = authority.certificate_id(certificate.read_text())
+    certificate_id = certificates.certificate_id(certificate.read_text())
 
     def is_active() -> bool:
         return iot.describe_certificate(certificateId=certificate_id)["certificateDescription"]["status"] == "ACTIVE"
