@@ -15,7 +15,7 @@ from cloud.rotation import steps
 from cloud.rotation.lifecycle import SETTLE_MS, Keep, Save
 from cloud.rotation.record import State
 from tests.cloud import pki
-from tests.cloud.bench import Bench, before_each_call, request
+from tests.cloud.lambda_bench import Bench, before_each_call, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable

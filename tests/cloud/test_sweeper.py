@@ -11,8 +11,8 @@ from cloud.rotation import agenda, steps
 from cloud.rotation.agenda import DAY_MS
 from cloud.rotation.lifecycle import SETTLE_MS
 from cloud.rotation.record import Renewal, State
-from tests.cloud.bench import Bench, a_bench, before_each_call, request
-from tests.cloud.stories import Killed
+from tests.cloud.lambda_bench import Bench, a_bench, before_each_call, request
+from tests.cloud.scenarios import Killed
 
 HOUR_MS = 3600 * 1000
 Patch = pytest.MonkeyPatch

@@ -13,13 +13,13 @@ import pytest
 from cloud.common import aws_session
 from cloud.fleet.__main__ import main
 from cloud.setup import factory, stack
-from tests.cloud.bench import made_once
 from tests.cloud.conftest import aws_environment, bench
+from tests.cloud.lambda_bench import made_once
 
 if TYPE_CHECKING:
     import boto3
 
-    from tests.cloud.bench import Bench
+    from tests.cloud.lambda_bench import Bench
 
 __all__ = ["aws_environment", "bench"]
 

@@ -23,9 +23,9 @@ from cloud.rotation.lifecycle import SETTLE_MS, Save
 from cloud.rotation.record import Device, State
 from cloud.rotation.registry import Attached, Registry
 from tests.cloud import pki
-from tests.cloud.bench import Bench, a_bench
 from tests.cloud.conftest import aws, aws_environment
-from tests.cloud.stories import CONTEXT, Act, Killed, ack, take_turns
+from tests.cloud.lambda_bench import Bench, a_bench
+from tests.cloud.scenarios import CONTEXT, Act, Killed, ack, take_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cloud.common.aws_session import Cloud
     from cloud.setup.ca_key_in_kms import InKms
-    from tests.local.stage import Stage
+    from tests.local.local_stack import Stage
 
 
 @pytest.fixture(scope="module")

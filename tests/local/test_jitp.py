@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloud.common import certificates
-from tests.local.stage import eventually
+from tests.local.local_stack import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mypy_boto3_iot import IoTClient
 
-    from tests.local.stage import Stage
+    from tests.local.local_stack import Stage
 
 pytestmark = pytest.mark.local_cloud
 

@@ -11,13 +11,13 @@ import pytest
 
 from cloud.common import certificates
 from cloud.setup.stack import SAM_STACK
-from tests.local.stage import SETUP, eventually
+from tests.local.local_stack import SETUP, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.local.stage import Stage
+    from tests.local.local_stack import Stage
 
 pytestmark = pytest.mark.local_cloud
 

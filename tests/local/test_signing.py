@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloud.common.aws_session import Cloud
-    from tests.local.stage import Stage
+    from tests.local.local_stack import Stage
 
     Bug = Callable[[pki.Authority, Any], x509.Certificate]
 

@@ -10,8 +10,8 @@ from botocore.exceptions import ClientError
 from cloud.rotation import principal_issuer
 from cloud.rotation.record import Device
 from tests.cloud import pki
-from tests.cloud.bench import Bench, before_each_call, register_ca, request
 from tests.cloud.counting import metric
+from tests.cloud.lambda_bench import Bench, before_each_call, register_ca, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
