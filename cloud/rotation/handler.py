@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cloud.rotation import devices, issuer, messages, registry, steps, telemetry, whose
+from cloud.rotation import devices, issuer, messages, principal_issuer, registry, steps, telemetry
 from cloud.rotation.lifecycle import CONFLICT_S, TRY_LATER_S, Event, Quarantine, Refuse
 from cloud.rotation.messages import AckRequest, CheckInRequest, CreateRequest, ErrorResponse, MalformedError
 from cloud.rotation.settings import Settings
@@ -56,12 +56,12 @@ def handle(event: Mapping[str, Any], context: Context) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class FrontDesk:
+class RequestHandler:
     """Serves events of the topics under `prefix`."""
 
     world: World
     prefix: str
-    looks: whose.Looks = field(default_factory=whose.Looks)
+    looks: principal_issuer.Looks = field(default_factory=principal_issuer.Looks)
 
     def serve(self, event: Mapping[str, Any]) -> None:
         """Serve one event. What raises here is run again by Lambda, and at last kept in the failure queue."""
@@ -130,7 +130,7 @@ class FrontDesk:
         """Return why a device is not to be refused, or told that we are `failing`, by us; None if it is ours."""
         if not _is_certificate(principal):  # then it is no device's, and no other stack's
             return None
-        return whose.foreign(self.world, self.looks, address.serial, principal, failing=failing)
+        return principal_issuer.foreign(self.world, self.looks, address.serial, principal, failing=failing)
 
     def _reply(self, address: Address, request_id: str | None, outcome: Response | Refuse | Quarantine) -> None:
         if isinstance(outcome, Quarantine):
@@ -168,7 +168,7 @@ def _read(event: Event, data: bytes) -> Request | Refuse:
 
 
 @cache
-def front_desk() -> FrontDesk:
+def front_desk() -> RequestHandler:
     """Wire everything, once per warm function: the one place that knows environment and clock."""
     settings = Settings.read(os.environ)
     ca_pem = settings.manufacturer_ca_pem
@@ -183,4 +183,4 @@ def front_desk() -> FrontDesk:
         manufacturer_ca_id=settings.manufacturer_ca_id,
         stack=settings.stack,
     )
-    return FrontDesk(world, settings.topic_prefix)
+    return RequestHandler(world, settings.topic_prefix)

@@ -11,8 +11,8 @@ from cloud.rotation.issuer import Issuer
 from cloud.rotation.record import State
 from cloud.rotation.registry import Registry
 from tests.cloud import pki
-from tests.cloud.bench import Bench, before_each_call, change_ca, request
-from tests.cloud.stories import Killed
+from tests.cloud.lambda_bench import Bench, before_each_call, change_ca, request
+from tests.cloud.scenarios import Killed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

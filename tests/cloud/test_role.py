@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud.rotation import handler, kms
 from cloud.rotation.lifecycle import SETTLE_MS
 from tests.cloud import pki, role
-from tests.cloud.bench import Bench, a_bench, change_ca, made_once
-from tests.cloud.stories import CONTEXT, story
+from tests.cloud.lambda_bench import Bench, a_bench, change_ca, made_once
+from tests.cloud.scenarios import CONTEXT, story
 
 
 def lives(bench: Bench) -> None:

@@ -23,8 +23,8 @@ import pytest
 from iot_agent.core.codec import Request, encode_request
 from iot_agent.core.record import Kind
 from iot_agent.worker.inbox import MOST_WAITING, Inbox, Nothing
+from tests.device.faulty_device import FaultyDevice, plain_server
 from tests.device.hostile import Asked, Manners, packet
-from tests.device.patient import Patient, plain_server
 from tests.keys.broker import mutual_tls
 from tests.simulator.authority import Authority
 
@@ -36,7 +36,7 @@ V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 Told = dict[str, Any]
 
 
-class Exposed(Patient):
+class Exposed(FaultyDevice):
     """A device that trusts the CA `endpoint` for its broker."""
 
     def __init__(self, directory: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from cloud.fleet import text
+from cloud.fleet import formatting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ td:last-child, th:last-child { width: 99% }
 
 def render(forecast: Forecast, title: str) -> str:
     """Return the page, HTML."""
-    usual = text.span(forecast.usual) if forecast.usual is not None else "-"
+    usual = formatting.span(forecast.usual) if forecast.usual is not None else "-"
     states = "".join(_total(f"{count:,}", state) for state, count in sorted(forecast.states.items()))
     return f"""<!doctype html>
 <html lang="en">
@@ -53,7 +53,7 @@ def render(forecast: Forecast, title: str) -> str:
 </head>
 <body>
 <h1>{escape(title)}</h1>
-<p>{text.moment(forecast.now)} UTC</p>
+<p>{formatting.moment(forecast.now)} UTC</p>
 <ul class="totals">
 {_total(f"{forecast.devices:,}", "devices")}
 {_total(f"{forecast.at_risk:,}", "at risk", warn=bool(forecast.at_risk))}
@@ -62,14 +62,14 @@ def render(forecast: Forecast, title: str) -> str:
 </ul>
 <ul class="totals">{states}</ul>
 <h2>When certificates expire</h2>
-<p>As they are now; each renewal moves a device to the right. One bar is {text.span(forecast.expiry.width)}.</p>
-{_plot(forecast.expiry, lambda ms: text.moment(ms)[:10], "devices whose certificate expires from")}
+<p>As they are now; each renewal moves a device to the right. One bar is {formatting.span(forecast.expiry.width)}.</p>
+{_plot(forecast.expiry, lambda ms: formatting.moment(ms)[:10], "devices whose certificate expires from")}
 <h2>Renewals to come</h2>
-<p>At two thirds of each life. One bar is {text.span(forecast.renewals.width)}.</p>
-{_plot(forecast.renewals, lambda ms: text.moment(ms)[:10], "devices that renew from")}
+<p>At two thirds of each life. One bar is {formatting.span(forecast.renewals.width)}.</p>
+{_plot(forecast.renewals, lambda ms: formatting.moment(ms)[:10], "devices that renew from")}
 <h2>Last contact</h2>
-<p>How long ago devices were last heard of. One bar is {text.span(forecast.contacts.width)}.</p>
-{_plot(forecast.contacts, lambda ms: text.span(ms) if ms else "now", "devices last heard of, ago:")}
+<p>How long ago devices were last heard of. One bar is {formatting.span(forecast.contacts.width)}.</p>
+{_plot(forecast.contacts, lambda ms: formatting.span(ms) if ms else "now", "devices last heard of, ago:")}
 <h2>At risk: {forecast.at_risk:,}</h2>
 {_risks(forecast)}
 </body>
@@ -113,8 +113,8 @@ def _risks(forecast: Forecast) -> str:
     if not forecast.risks:
         return "<p>None.</p>"
     rows = "".join(
-        f"<tr><td>{escape(risk.serial)}</td><td>{text.moment(risk.not_after)}</td>"
-        f"<td>{text.ago(risk.contact, forecast.now)}</td><td>{escape(risk.why)}</td></tr>"
+        f"<tr><td>{escape(risk.serial)}</td><td>{formatting.moment(risk.not_after)}</td>"
+        f"<td>{formatting.ago(risk.contact, forecast.now)}</td><td>{escape(risk.why)}</td></tr>"
         for risk in forecast.risks
     )
     more = forecast.at_risk - len(forecast.risks)

@@ -15,7 +15,7 @@ import pytest
 from iot_agent.core import journal_events
 from iot_agent.core.record import Certificate, Identity, Pending, Record, State
 from iot_agent.host import journal as room
-from tests.device.patient import acting_as
+from tests.device.faulty_device import acting_as
 from tests.harness import PATIENCE
 
 LOADED = "from iot_agent.host import journal as room; import logging"

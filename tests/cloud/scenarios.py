@@ -19,14 +19,14 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from cloud.rotation import handler
 from cloud.rotation.lifecycle import SETTLE_MS
 from cloud.rotation.record import State
-from tests.cloud.bench import Context, a_bench, after_each_call, before_each_call, request
+from tests.cloud.lambda_bench import Context, a_bench, after_each_call, before_each_call, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import pytest
 
-    from tests.cloud.bench import Bench
+    from tests.cloud.lambda_bench import Bench
 
 Event: TypeAlias = dict[str, str]
 Act: TypeAlias = "Callable[[], object]"

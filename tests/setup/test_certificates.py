@@ -9,22 +9,22 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from cloud.setup import authority
-from cloud.setup.authority import Signer
-from cloud.setup.session import AMAZON_ROOTS
+from cloud.common import certificates
+from cloud.common.aws_session import AMAZON_ROOTS
+from cloud.common.certificates import Signer
 
-NOW = authority.now()
+NOW = certificates.now()
 
 
 def a_ca(name: str = "iot-agent vendor CA") -> Signer:
     """Return a CA."""
-    key = authority.load(authority.new_key(), "the CA")
-    return Signer(authority.ca_certificate(key, name, NOW), key)
+    key = certificates.load(certificates.new_key(), "the CA")
+    return Signer(certificates.ca_certificate(key, name, NOW), key)
 
 
 def a_device(ca: Signer, lifetime: timedelta = timedelta(days=30)) -> str:
     """Return a device certificate of the CA."""
-    return authority.device_certificate(authority.new_key(), "SN-1", ca, lifetime, NOW)
+    return certificates.device_certificate(certificates.new_key(), "SN-1", ca, lifetime, NOW)
 
 
 def verifies(directory: Path, ca: Signer, certificate: str, purpose: str = "sslclient") -> bool:
@@ -81,11 +81,11 @@ def test_two_cas_of_one_name_have_different_subjects() -> None:
 
 @pytest.mark.parametrize("changed", ["nothing", "key", "serial", "authority", "time", "chain"])
 def test_a_chain_is_current_until_anything_about_it_changes(changed: str) -> None:
-    ca, key = a_ca(), authority.new_key()
-    leaf = authority.device_certificate(key, "SN-1", ca, timedelta(days=1), NOW)
-    assert authority.is_current(
+    ca, key = a_ca(), certificates.new_key()
+    leaf = certificates.device_certificate(key, "SN-1", ca, timedelta(days=1), NOW)
+    assert certificates.is_current(
         leaf if changed == "chain" else leaf + ca.certificate,
-        authority.new_key() if changed == "key" else key,
+        certificates.new_key() if changed == "key" else key,
         "SN-2" if changed == "serial" else "SN-1",
         a_ca().certificate if changed == "authority" else ca.certificate,
         NOW + timedelta(days=2 if changed == "time" else 0),
@@ -94,6 +94,6 @@ def test_a_chain_is_current_until_anything_about_it_changes(changed: str) -> Non
 
 def test_amazons_roots_are_found_in_the_trust_store_that_comes_with_botocore() -> None:
     store = Path(botocore.__file__).with_name("cacert.pem").read_text(encoding="utf-8")
-    assert authority.select(store, AMAZON_ROOTS).count("BEGIN CERTIFICATE") == 2
+    assert certificates.select(store, AMAZON_ROOTS).count("BEGIN CERTIFICATE") == 2
     with pytest.raises(LookupError, match="No Such Root"):
-        authority.select(store, ["Amazon Root CA 1", "No Such Root"])
+        certificates.select(store, ["Amazon Root CA 1", "No Such Root"])

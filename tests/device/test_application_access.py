@@ -16,10 +16,10 @@ from iot_agent.core.record import Identity, Record
 from iot_agent.doctor.findings import Level
 from iot_agent.keys.file import FileKeys
 from iot_agent.storage import application_access
-from iot_agent.storage.application_access import TellingStore
+from iot_agent.storage.application_access import PublishingStore
 from iot_agent.storage.identities import IdentityDirectories
 from iot_agent.storage.record_store import RecordStore
-from tests.device.patient import LABEL, Patient, acting_as
+from tests.device.faulty_device import LABEL, FaultyDevice, acting_as
 
 GROUP, MEMBER, STRANGER = "daemon", (4321, 4321), (4322, 4322)
 GID = grp.getgrnam(GROUP).gr_gid
@@ -27,26 +27,26 @@ NEXT = "iot-agent-20260201T000000Z-00000002"
 
 
 @pytest.fixture
-def patient(open_place: Path) -> Patient:
+def patient(open_place: Path) -> FaultyDevice:
     (open_place / "run").mkdir()
-    return Patient(open_place)
+    return FaultyDevice(open_place)
 
 
-def share(patient: Patient, group: str | None = GROUP) -> None:
+def share(patient: FaultyDevice, group: str | None = GROUP) -> None:
     path = patient.directory / "agent.yaml"
     kept = [line for line in path.read_text().splitlines() if not line.startswith("identity:")]
     path.write_text("\n".join([*kept, *([f"identity: {{group: {group}}}"] if group else []), ""]))
 
 
-def start(patient: Patient, inner: StateStore | None = None) -> TellingStore:
+def start(patient: FaultyDevice, inner: StateStore | None = None) -> PublishingStore:
     identities = IdentityDirectories(patient.state)
     store = inner or RecordStore(patient.state, identities, "SN-0001")
-    telling = TellingStore(store, identities, patient.settings())
+    telling = PublishingStore(store, identities, patient.settings())
     telling.begin(patient.record)
     return telling
 
 
-def promoted(patient: Patient) -> Record:
+def promoted(patient: FaultyDevice) -> Record:
     """Put a second identity on disk, and give the record in which it is in force."""
     keys, identities = FileKeys(patient.state / "identities"), IdentityDirectories(patient.state)
     keys.generate(NEXT, "ec-p256")
@@ -65,19 +65,19 @@ def readable(path: Path, *gids: int, uid: int = MEMBER[0]) -> bool:
             return False
 
 
-def announced(patient: Patient) -> dict[str, object]:
+def announced(patient: FaultyDevice) -> dict[str, object]:
     told: dict[str, object] = json.loads((patient.directory / "run" / "identity.json").read_text())
     return told
 
 
-def test_by_default_nobody_else_can_read_anything(patient: Patient) -> None:
+def test_by_default_nobody_else_can_read_anything(patient: FaultyDevice) -> None:
     start(patient)
     for name in ("key.pem", "certificate.pem"):
         assert not readable(patient.state / "current" / name, GID)
     assert patient.state.stat().st_mode & 0o7777 == 0o700
 
 
-def test_the_group_reads_the_identity_in_force_and_nothing_else(patient: Patient) -> None:
+def test_the_group_reads_the_identity_in_force_and_nothing_else(patient: FaultyDevice) -> None:
     share(patient)
     promoted(patient)  # its identity is on disk, but not in force yet
     start(patient)
@@ -96,7 +96,7 @@ def test_the_group_reads_the_identity_in_force_and_nothing_else(patient: Patient
 class Watcher:
     """A store that says whether the identity it is told to put in force can be read already."""
 
-    def __init__(self, patient: Patient) -> None:
+    def __init__(self, patient: FaultyDevice) -> None:
         self.patient, self.seen = patient, list[bool]()
 
     def disk(self) -> OnDisk:
@@ -110,18 +110,18 @@ class Watcher:
 
 @pytest.mark.parametrize("planted", [False, True])
 def test_a_new_identity_is_open_before_current_points_at_it(
-    patient: Patient, monkeypatch: pytest.MonkeyPatch, *, planted: bool
+    patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch, *, planted: bool
 ) -> None:
     share(patient)
     watcher = Watcher(patient)
     telling = start(patient, watcher)
     if planted:
-        monkeypatch.setattr(TellingStore, "_open", lambda *_: None)
+        monkeypatch.setattr(PublishingStore, "_open", lambda *_: None)
     telling.save(promoted(patient))
     assert watcher.seen == [not planted]
 
 
-def test_without_the_setting_everything_is_closed_again(patient: Patient) -> None:
+def test_without_the_setting_everything_is_closed_again(patient: FaultyDevice) -> None:
     share(patient)
     start(patient)
     share(patient, None)
@@ -133,7 +133,7 @@ def test_without_the_setting_everything_is_closed_again(patient: Patient) -> Non
     assert patient.worries().keys() == {"network.tcp", "clock.trust"}
 
 
-def test_an_identity_no_longer_in_force_is_closed_at_the_next_start(patient: Patient) -> None:
+def test_an_identity_no_longer_in_force_is_closed_at_the_next_start(patient: FaultyDevice) -> None:
     share(patient)
     telling = start(patient)
     patient.record = promoted(patient)
@@ -144,7 +144,7 @@ def test_an_identity_no_longer_in_force_is_closed_at_the_next_start(patient: Pat
     assert readable(patient.state / "current" / "key.pem", GID)
 
 
-def test_the_announcement_follows_the_identity_in_force(patient: Patient) -> None:
+def test_the_announcement_follows_the_identity_in_force(patient: FaultyDevice) -> None:
     telling = start(patient)
     first = announced(patient)
     assert patient.record.active is not None
@@ -170,7 +170,7 @@ def test_the_announcement_follows_the_identity_in_force(patient: Patient) -> Non
     assert announced(patient)["port"] == 8884
 
 
-def test_nobody_is_woken_for_nothing(patient: Patient) -> None:
+def test_nobody_is_woken_for_nothing(patient: FaultyDevice) -> None:
     telling = start(patient)
     path = patient.directory / "run" / "identity.json"
     before = path.stat()
@@ -179,14 +179,14 @@ def test_nobody_is_woken_for_nothing(patient: Patient) -> None:
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_device_without_a_certificate_announces_none(patient: Patient) -> None:
+def test_a_device_without_a_certificate_announces_none(patient: FaultyDevice) -> None:
     telling = start(patient)
     telling.save(Record("SN-0001"))
     assert not (patient.directory / "run" / "identity.json").exists()
 
 
 def test_the_record_is_saved_whatever_happens_to_applications(
-    patient: Patient, caplog: pytest.LogCaptureFixture
+    patient: FaultyDevice, caplog: pytest.LogCaptureFixture
 ) -> None:
     share(patient, "nobody-has-this-group")
     (patient.directory / "run").rmdir()
@@ -198,7 +198,7 @@ def test_the_record_is_saved_whatever_happens_to_applications(
     assert "applications could not be told" in caplog.text
 
 
-def test_no_link_is_followed_to_a_file_of_somebody_else(patient: Patient) -> None:
+def test_no_link_is_followed_to_a_file_of_somebody_else(patient: FaultyDevice) -> None:
     share(patient)
     foreign = patient.directory / "foreign"
     foreign.write_text("not ours")
@@ -209,20 +209,20 @@ def test_no_link_is_followed_to_a_file_of_somebody_else(patient: Patient) -> Non
     assert foreign.stat().st_mode & 0o7777 == 0o600
 
 
-def a_pipe_for_the_key(patient: Patient) -> None:
+def a_pipe_for_the_key(patient: FaultyDevice) -> None:
     (patient.identity / "key.pem").unlink()
     os.mkfifo(patient.identity / "key.pem", 0o600)
 
 
-def a_pipe_for_the_announcement(patient: Patient) -> None:
+def a_pipe_for_the_announcement(patient: FaultyDevice) -> None:
     os.mkfifo(patient.directory / "run" / "identity.json")
 
 
-def a_directory_for_the_announcement(patient: Patient) -> None:
+def a_directory_for_the_announcement(patient: FaultyDevice) -> None:
     (patient.directory / "run" / "identity.json").mkdir()
 
 
-def a_label_that_leads_elsewhere(patient: Patient) -> None:
+def a_label_that_leads_elsewhere(patient: FaultyDevice) -> None:
     assert patient.record.active is not None
     patient.record = replace(patient.record, active=replace(patient.record.active, label="../../etc"))
 
@@ -231,7 +231,9 @@ ODD = [a_pipe_for_the_key, a_pipe_for_the_announcement, a_directory_for_the_anno
 
 
 @pytest.mark.parametrize("spoil", ODD)
-def test_nothing_that_lies_in_the_way_holds_up_the_record(patient: Patient, spoil: Callable[[Patient], None]) -> None:
+def test_nothing_that_lies_in_the_way_holds_up_the_record(
+    patient: FaultyDevice, spoil: Callable[[FaultyDevice], None]
+) -> None:
     share(patient)
     spoil(patient)
     telling = start(patient)
@@ -239,7 +241,7 @@ def test_nothing_that_lies_in_the_way_holds_up_the_record(patient: Patient, spoi
     assert (patient.state / "current").readlink().name == NEXT
 
 
-def test_the_doctor_knows_what_is_shared_on_purpose(patient: Patient) -> None:
+def test_the_doctor_knows_what_is_shared_on_purpose(patient: FaultyDevice) -> None:
     share(patient)
     found = patient.worries()
     assert "cannot use" in found["files.group"].message, "the agent has not been restarted yet"
@@ -253,7 +255,7 @@ def test_the_doctor_knows_what_is_shared_on_purpose(patient: Patient) -> None:
     assert "there is no group" in patient.worries()["files.group"].message
 
 
-def test_a_key_on_a_token_is_named_by_its_uri(patient: Patient) -> None:
+def test_a_key_on_a_token_is_named_by_its_uri(patient: FaultyDevice) -> None:
     uri = "pkcs11:token=iot-agent;object=iot-agent-1;type=private?module-path=/usr/lib/module.so"
     (patient.identity / "key.pem").unlink()
     (patient.identity / "key.uri").write_text(uri + "\n")
@@ -263,7 +265,7 @@ def test_a_key_on_a_token_is_named_by_its_uri(patient: Patient) -> None:
     assert readable(patient.state / "current" / "certificate.pem", GID)
 
 
-def test_modes_are_set_only_where_they_differ(patient: Patient) -> None:
+def test_modes_are_set_only_where_they_differ(patient: FaultyDevice) -> None:
     path = patient.identity / "key.pem"
     application_access._set(path, 0o640, GID)
     changed = path.stat().st_ctime_ns

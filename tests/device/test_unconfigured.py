@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.device.patient import Patient
+from tests.device.faulty_device import FaultyDevice
 from tests.device.test_daemon import LonelyAgent
 from tests.harness import PATIENCE, Agent, wait_for
 
@@ -23,8 +23,8 @@ def agent(tmp_path: Path) -> Iterator[LonelyAgent]:
 
 
 @pytest.fixture
-def patient(open_place: Path) -> Patient:
-    return Patient(open_place)
+def patient(open_place: Path) -> FaultyDevice:
+    return FaultyDevice(open_place)
 
 
 def systemd_says(directory: Path) -> dict[str, str]:
@@ -51,7 +51,7 @@ def test_it_waits_for_the_files_of_its_bundle_and_takes_them_over(agent: LonelyA
     assert agent.log().count("waiting for a configuration") == 1
 
 
-def test_with_an_identity_it_serves_whatever_the_bundle_is_but_puts_no_unfit_ca_in_force(patient: Patient) -> None:
+def test_with_an_identity_it_serves_whatever_the_bundle_is_but_puts_no_unfit_ca_in_force(patient: FaultyDevice) -> None:
     for name in ("bootstrap.pem", "bootstrap.key", "endpoint-ca.pem"):
         (patient.directory / name).unlink()
     (patient.directory / "manufacturer-ca.pem").write_text("")

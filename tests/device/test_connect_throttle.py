@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent.worker.connect_throttle import SPACING, Pace
+from iot_agent.worker.connect_throttle import SPACING, ConnectThrottle
 
 
 class Time:
@@ -24,21 +24,21 @@ class Time:
 def test_another_process_waits_for_what_is_left_of_the_second(tmp_path: Path) -> None:
     time = Time()
     for passed in (0.0, 0.4, 5.0):
-        Pace(tmp_path / "last", time, time.sleep)()
+        ConnectThrottle(tmp_path / "last", time, time.sleep)()
         time.now += passed
-    Pace(tmp_path / "last", time, time.sleep)()
+    ConnectThrottle(tmp_path / "last", time, time.sleep)()
     assert time.slept == pytest.approx(SPACING + SPACING - 0.4, abs=1e-3)
 
 
 def test_a_clock_that_was_set_back_is_not_waited_for(tmp_path: Path) -> None:
     time = Time()
-    Pace(tmp_path / "last", time, time.sleep)()
+    ConnectThrottle(tmp_path / "last", time, time.sleep)()
     time.now -= 86400
-    Pace(tmp_path / "last", time, time.sleep)()
+    ConnectThrottle(tmp_path / "last", time, time.sleep)()
     assert time.slept == 0
 
 
 def test_a_directory_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
     time = Time()
-    Pace(tmp_path / "gone" / "last", time, time.sleep)()
+    ConnectThrottle(tmp_path / "gone" / "last", time, time.sleep)()
     assert time.slept == 0

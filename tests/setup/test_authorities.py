@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloud.setup import authority, files, keeper
-from cloud.setup.custody import InSsm
-from cloud.setup.errors import SetupError
-from cloud.setup.keeper import Names, Parameters, VendorKeys
+from cloud.common import certificates
+from cloud.common.errors import SetupError
+from cloud.setup import authorities, files
+from cloud.setup.authorities import VendorKeys
+from cloud.setup.ca_key import InSsm
+from cloud.setup.ssm_parameters import Names, Parameters
 from tests.end_to_end.sample_device import SampleCa
 
 if TYPE_CHECKING:
@@ -44,8 +46,8 @@ class Interrupted(Parameters):
 
 def make_both(parameters: Parameters, state: Path) -> tuple[str, str]:
     """Do what `deploy` does."""
-    manufacturer, _ = keeper.manufacturer_ca(parameters, "stack", InSsm(parameters, NAMES))
-    vendor, _ = keeper.vendor_ca(parameters, "stack", VendorKeys(state))
+    manufacturer, _ = authorities.manufacturer_ca(parameters, "stack", InSsm(parameters, NAMES))
+    vendor, _ = authorities.vendor_ca(parameters, "stack", VendorKeys(state))
     return manufacturer, vendor
 
 
@@ -78,10 +80,10 @@ def test_stopped_at_any_write_the_next_run_ends_in_matching_pairs(
     manufacturer, vendor = make_both(Parameters(ssm), tmp_path)
     stored = Parameters(ssm).get(NAMES.manufacturer_key)
     assert stored is not None
-    assert authority.is_pair(manufacturer, authority.load(stored, "it"))
+    assert certificates.is_pair(manufacturer, certificates.load(stored, "it"))
     kept = VendorKeys(tmp_path).read()
     assert kept is not None
-    assert authority.is_pair(vendor, kept)
+    assert certificates.is_pair(vendor, kept)
 
 
 @pytest.mark.parametrize("lost", ["manufacturer_key", "both sides differ", "vendor key"])
@@ -93,9 +95,9 @@ def test_a_pair_that_does_not_match_is_reported_and_left_alone(ssm: SSMClient, t
             parameters.delete(NAMES.manufacturer_key)
         case "both sides differ":
             parameters.delete(NAMES.manufacturer_key)
-            parameters.keep(NAMES.manufacturer_key, authority.new_key(), secret=True)
+            parameters.keep(NAMES.manufacturer_key, certificates.new_key(), secret=True)
         case _:
-            VendorKeys(tmp_path).key.write_text(authority.new_key())
+            VendorKeys(tmp_path).key.write_text(certificates.new_key())
     before = [parameters.get(name) for name in NAMES.all()]
     with pytest.raises(SetupError) as caught:
         make_both(parameters, tmp_path)
@@ -106,9 +108,9 @@ def test_a_pair_that_does_not_match_is_reported_and_left_alone(ssm: SSMClient, t
 def test_another_machine_may_deploy_but_not_sign(parameters: Parameters, tmp_path: Path) -> None:
     make_both(parameters, tmp_path / "here")
     there = VendorKeys(tmp_path / "there")
-    keeper.vendor_ca(parameters, "stack", there)
+    authorities.vendor_ca(parameters, "stack", there)
     with pytest.raises(SetupError, match="not on this machine"):
-        keeper.vendor_signer(parameters, "stack", there)
+        authorities.vendor_signer(parameters, "stack", there)
 
 
 def test_a_kept_vendor_key_serves_the_next_stack(parameters: Parameters, tmp_path: Path) -> None:
@@ -127,9 +129,9 @@ def test_a_vendor_ca_made_elsewhere_is_taken_over_with_its_key(parameters: Param
     files.private_directory(state)
     keys = VendorKeys(state)
     files.write(keys.key, sample.key.read_text(), secret=True)
-    certificate, new = keeper.vendor_ca(parameters, "stack", keys)
+    certificate, new = authorities.vendor_ca(parameters, "stack", keys)
     assert (certificate, new) == (sample.certificate.read_text(), False)
-    signer, now = keeper.vendor_signer(parameters, "stack", keys), authority.now()
-    made, day = authority.new_key(), timedelta(days=1)
-    leaf = authority.device_certificate(made, "SN-1", signer, day, now)
-    assert authority.is_current(leaf + certificate, made, "SN-1", certificate, now)
+    signer, now = authorities.vendor_signer(parameters, "stack", keys), certificates.now()
+    made, day = certificates.new_key(), timedelta(days=1)
+    leaf = certificates.device_certificate(made, "SN-1", signer, day, now)
+    assert certificates.is_current(leaf + certificate, made, "SN-1", certificate, now)

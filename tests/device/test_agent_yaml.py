@@ -14,7 +14,7 @@ from iot_agent.core.schedule import Policy
 from iot_agent.core.settings import Token, TokenKey
 from iot_agent.storage import identity_lock
 from iot_agent.worker import mqtt
-from tests.device.patient import Patient
+from tests.device.faulty_device import FaultyDevice
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -211,8 +211,8 @@ def test_a_link_into_the_state_directory_leads_no_metrics_there(tmp_path: Path) 
 def test_a_step_may_take_as_long_as_all_that_it_may_have_to_wait_for() -> None:
     answers = 2 * (mqtt.ACK_TIMEOUT + 5) + mqtt.REPLY_TIMEOUT  # to subscribing and to publishing, and the reply
     connecting = mqtt.CONNECT_TRIES * mqtt.CONNECT_SPACING[1] + mqtt.CONNECT_TIMEOUT
-    assert identity_lock.PATIENCE + connecting + answers <= agent_yaml.LEAST_STEP
-    assert agent_yaml.LEAST_KEY_GENERATION > identity_lock.PATIENCE
+    assert identity_lock.LONGEST_WAIT + connecting + answers <= agent_yaml.LEAST_STEP
+    assert agent_yaml.LEAST_KEY_GENERATION > identity_lock.LONGEST_WAIT
 
 
 def run_child(path: Path, *before: str) -> subprocess.CompletedProcess[str]:
@@ -221,7 +221,7 @@ def run_child(path: Path, *before: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_settings_survive_the_way_from_the_child(tmp_path: Path) -> None:
-    patient = Patient(tmp_path)
+    patient = FaultyDevice(tmp_path)
     assert settings.load(run_child(tmp_path / "agent.yaml").stdout) == patient.settings()
 
 

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.fleet import acts, listing, spread, text
-from cloud.fleet.reach import reach
+from cloud.common import operations, serial_list
+from cloud.common.arguments import SERIAL
+from cloud.common.errors import SetupError
+from cloud.common.progress import shown
+from cloud.fleet import formatting, listing, rollout
+from cloud.fleet.connect import reach
 from cloud.rotation.devices import ConflictError
 from cloud.rotation.lifecycle import Save
-from cloud.rotation.orders import OrderError
-from cloud.setup import rows
-from cloud.setup.arguments import SERIAL
-from cloud.setup.errors import SetupError
-from cloud.setup.progress import shown
+from cloud.rotation.operator_rules import OrderError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-    from cloud.fleet.acts import Office
+    from cloud.common.operations import OperatorContext
     from cloud.rotation.lifecycle import Keep
 
 FEW: Final = 20
@@ -35,13 +35,13 @@ FEW: Final = 20
 def allow(options: argparse.Namespace) -> int:
     """Allow serials."""
     office = reach(options).office
-    return _each(options, _serials(options), partial(acts.allow, office))
+    return _each(options, _serials(options), partial(operations.allow, office))
 
 
 def readmit(options: argparse.Namespace) -> int:
     """Readmit devices."""
     office = reach(options).office
-    return _each(options, _serials(options), lambda serial: acts.readmit(office, serial, options.duration))
+    return _each(options, _serials(options), lambda serial: operations.readmit(office, serial, options.duration))
 
 
 def revoke(options: argparse.Namespace) -> int:
@@ -51,7 +51,7 @@ def revoke(options: argparse.Namespace) -> int:
     named = ", ".join(serials[:FEW]) + (f" and {len(serials) - FEW} more" if len(serials) > FEW else "")
     if not (options.yes or options.dry_run or _confirmed(f"Take {named} out of service, at once?")):
         raise SetupError("nothing was done")
-    return _each(options, serials, partial(acts.revoke, office))
+    return _each(options, serials, partial(operations.revoke, office))
 
 
 def rotate(options: argparse.Namespace) -> int:
@@ -67,20 +67,20 @@ def rotate(options: argparse.Namespace) -> int:
             f'no device has a certificate of a CA named "{options.issuer}"',
             f"give the name as it is; what there is was issued by {listing.issuers(office.devices.scan())}",
         )
-    rate = spread.rate(len(serials), options.over)
-    if rate > spread.MOST_PER_SECOND:
+    rate = rollout.rate(len(serials), options.over)
+    if rate > rollout.MOST_PER_SECOND:
         raise SetupError(
-            f"{len(serials)} devices over {text.span(options.over)} are {rate:.0f} renewals a second, "
-            f"and more than {spread.MOST_PER_SECOND:.0f} would meet the limits of AWS IoT",
-            f"spread them: --over {spread.hours_needed(len(serials))}h",
+            f"{len(serials)} devices over {formatting.span(options.over)} are {rate:.0f} renewals a second, "
+            f"and more than {rollout.MOST_PER_SECOND:.0f} would meet the limits of AWS IoT",
+            f"spread them: --over {rollout.hours_needed(len(serials))}h",
         )
     start = options.start or now
 
     def advise(serial: str) -> Save | Keep:
-        return acts.advise(office, serial, spread.window(serial, start, options.over, options.reason, now))
+        return operations.advise(office, serial, rollout.window(serial, start, options.over, options.reason, now))
 
     if len(serials) > FEW:
-        _say(f"{len(serials)} devices over {text.span(options.over)}: {rate * 3600:.1f} renewals an hour")
+        _say(f"{len(serials)} devices over {formatting.span(options.over)}: {rate * 3600:.1f} renewals an hour")
     return _each(options, serials, advise)
 
 
@@ -129,14 +129,14 @@ def _serials(options: argparse.Namespace) -> list[str]:
         written = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"cannot read {options.file}: {error}", "give a text file with one serial a line") from error
-    found, faults = rows.read(written.splitlines(), SERIAL)
+    found, faults = serial_list.read(written.splitlines(), SERIAL)
     if faults:
         wrong = "\n".join(f"  {fault}" for fault in faults)
         raise SetupError(f"nothing was done: {len(faults)} lines are wrong:\n{wrong}", "mend them, run again")
     return [row.serial for row in found]
 
 
-def _with_certificate(office: Office, issuer: str | None) -> Iterator[str]:
+def _with_certificate(office: OperatorContext, issuer: str | None) -> Iterator[str]:
     wanted, now = listing.Wanted(issuer=issuer), office.clock()
     return (device.serial for device in office.devices.scan() if device.active and wanted.matches(device, now))
 

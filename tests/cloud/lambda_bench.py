@@ -24,8 +24,8 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.iot.models import FakeCertificate
 from moto.iotdata.models import iotdata_backends
 
-from cloud.fleet import acts
-from cloud.fleet.acts import Office
+from cloud.common import operations
+from cloud.common.operations import OperatorContext
 from cloud.rotation import csr, devices, handler
 from cloud.rotation.lifecycle import Save
 from cloud.rotation.registry import Registry
@@ -141,14 +141,14 @@ class Bench:
         """Run the Lambda as its schedule does."""
         handler.handle({"event": "sweep"}, Context(remaining_ms))
 
-    def office(self) -> Office:
+    def office(self) -> OperatorContext:
         """Return what an operator's orders touch."""
         registry = Registry(self.iot, boto3.client("iot-data"), self.sleep)
-        return Office(self.devices, registry, lambda: self.now, "arn:aws:iam::123456789012:user/operator")
+        return OperatorContext(self.devices, registry, lambda: self.now, "arn:aws:iam::123456789012:user/operator")
 
     def allow(self, serial: str) -> None:
         """Put a serial on the allow-list."""
-        assert isinstance(acts.allow(self.office(), serial), Save)
+        assert isinstance(operations.allow(self.office(), serial), Save)
 
     def ask(self, kind: str, serial: str, principal: str, payload: object) -> dict[str, Any]:
         """Deliver a request; return its one answer, which must go to the topic of that request."""

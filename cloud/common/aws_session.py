@@ -11,9 +11,9 @@ import botocore
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
 
-from cloud.local.description import Description, read
-from cloud.setup import authority
-from cloud.setup.errors import SetupError
+from cloud.common import certificates
+from cloud.common.errors import SetupError
+from cloud.common.local_endpoint import Description, read
 
 # Whatever key types the endpoint's certificate has; Amazon asks to trust both and to pin neither.
 AMAZON_ROOTS = ("Amazon Root CA 1", "Amazon Root CA 3")
@@ -58,7 +58,7 @@ class Cloud:
         host = iot.describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
         store = Path(botocore.__file__).with_name("cacert.pem")
         try:
-            return Endpoint(host, MQTT_PORT, authority.select(store.read_text(encoding="utf-8"), AMAZON_ROOTS))
+            return Endpoint(host, MQTT_PORT, certificates.select(store.read_text(encoding="utf-8"), AMAZON_ROOTS))
         except (OSError, LookupError) as error:
             raise SetupError(
                 f"cannot take Amazon's root certificates from {store}: {error}",

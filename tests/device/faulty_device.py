@@ -32,7 +32,7 @@ LABEL, SERIAL = "iot-agent-20260101T000000Z-00000001", "SN-0001"
 DAY = 86400
 
 
-class Patient:
+class FaultyDevice:
     """A device in `directory`; every part of it may be spoilt before `findings` are asked for."""
 
     def __init__(self, directory: Path) -> None:

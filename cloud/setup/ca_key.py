@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from cloud.setup import authority
-from cloud.setup.errors import SetupError
-from cloud.setup.kms_custody import KEY_SPECS, InKms
+from cloud.common import certificates
+from cloud.common.errors import SetupError
+from cloud.setup.ca_key_in_kms import KEY_SPECS, InKms
 
 if TYPE_CHECKING:
     from mypy_boto3_kms.literals import KeySpecType
 
-    from cloud.setup.keeper import Names, Parameters
-    from cloud.setup.session import Cloud
+    from cloud.common.aws_session import Cloud
+    from cloud.setup.ssm_parameters import Names, Parameters
 
 CHOICES: Final = ("ssm", "kms", *(f"kms:{spec}" for spec in KEY_SPECS))
 
@@ -27,10 +27,10 @@ class Custody(Protocol):
     def place(self) -> str:
         """Say where, to a person."""
 
-    def find(self) -> authority.PrivateKey | None:
+    def find(self) -> certificates.PrivateKey | None:
         """Return the key that is kept, or None."""
 
-    def make(self) -> authority.PrivateKey:
+    def make(self) -> certificates.PrivateKey:
         """Make a key, keep it, and only then return it."""
 
     def parameters(self) -> dict[str, str]:
@@ -49,14 +49,14 @@ class InSsm:
         """Say where."""
         return f"SSM parameter {self._name}"
 
-    def find(self) -> authority.PrivateKey | None:
+    def find(self) -> certificates.PrivateKey | None:
         """Return the key, or None."""
         pem = self._parameters.get(self._name)
-        return None if pem is None else authority.load(pem, self.place)
+        return None if pem is None else certificates.load(pem, self.place)
 
-    def make(self) -> authority.PrivateKey:
+    def make(self) -> certificates.PrivateKey:
         """Make and keep it."""
-        return authority.load(self._parameters.keep(self._name, authority.new_key(), secret=True), self.place)
+        return certificates.load(self._parameters.keep(self._name, certificates.new_key(), secret=True), self.place)
 
     def parameters(self) -> dict[str, str]:
         """Name it to the stack."""

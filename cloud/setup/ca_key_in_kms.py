@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from cloud.common import certificates
+from cloud.common.errors import SetupError
 from cloud.rotation import kms
-from cloud.setup import authority
-from cloud.setup.errors import SetupError
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mypy_boto3_kms.type_defs import KeyMetadataTypeDef
     from mypy_boto3_resourcegroupstaggingapi import ResourceGroupsTaggingAPIClient
 
-    from cloud.setup.keeper import Names
+    from cloud.setup.ssm_parameters import Names
 
 KEY_SPECS: Final[tuple[KeySpecType, ...]] = ("ECC_NIST_P256", "RSA_2048", "RSA_3072")
 TAG: Final = "iot-agent:manufacturer-ca"
@@ -47,7 +47,7 @@ class InKms:
         """Say where."""
         return f"KMS key {self._alias}"
 
-    def find(self) -> authority.PrivateKey | None:
+    def find(self) -> certificates.PrivateKey | None:
         """Return the key, named if it was not yet, or None; SetupError if it is there and cannot sign."""
         key = self._look()
         if key is None:
@@ -55,7 +55,7 @@ class InKms:
         self._check(key)
         return self._signer(self._name(key["Arn"]))
 
-    def make(self) -> authority.PrivateKey:
+    def make(self) -> certificates.PrivateKey:
         """Make it, and name it. Whoever names one first has made it; a run beside that one takes its own back."""
         made = self._kms.create_key(
             KeySpec=self._spec,
@@ -133,7 +133,7 @@ class InKms:
             remedy = f"to keep the CA: aws kms cancel-key-deletion --key-id {arn}; {remedy}; if it is to go: `destroy`"
         raise SetupError(f"{self.place} is {state}: no device can get a certificate", f"{remedy}; then run this again")
 
-    def _signer(self, arn: str) -> authority.PrivateKey:
+    def _signer(self, arn: str) -> certificates.PrivateKey:
         self._arn = arn
         public = load_der_public_key(self._kms.get_public_key(KeyId=arn)["PublicKey"])
         return kms.private_key(self._kms, arn, public)

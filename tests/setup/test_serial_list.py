@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from cloud.setup import rows
-from cloud.setup.arguments import SERIAL
-from cloud.setup.progress import shown
+from cloud.common import serial_list
+from cloud.common.arguments import SERIAL
+from cloud.common.progress import shown
 
 GOOD = [
     ("one a line", "SN-1\nSN-2\n"),
@@ -22,21 +22,21 @@ GOOD = [
 
 @pytest.mark.parametrize(("_what", "text"), GOOD)
 def test_what_is_a_list(_what: str, text: str) -> None:
-    found, faults = rows.read(text.splitlines(), SERIAL)
+    found, faults = serial_list.read(text.splitlines(), SERIAL)
     assert [row.serial for row in found] == ["SN-1", "SN-2"]
     assert faults == []
 
 
 def test_every_wrong_line_is_named() -> None:
     text = "SN-1\nSN 2\n\n../SN-3\nSN-1\n" + "x" * 65 + "\nSN-4\n"
-    found, faults = rows.read(text.splitlines(), SERIAL)
+    found, faults = serial_list.read(text.splitlines(), SERIAL)
     assert [(row.line, row.serial) for row in found] == [(1, "SN-1"), (7, "SN-4")]
     assert [fault.line for fault in faults] == [2, 4, 5, 6]
     assert str(faults[2]) == "line 5: 'SN-1' is there already, on line 1"
 
 
 def test_a_row_without_its_column_is_wrong() -> None:
-    _, faults = rows.read(["colour,serial", "red"], SERIAL)
+    _, faults = serial_list.read(["colour,serial", "red"], SERIAL)
     assert [fault.line for fault in faults] == [2]
 
 

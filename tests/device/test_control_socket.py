@@ -15,7 +15,7 @@ import pytest
 
 from iot_agent.host import control_socket
 from iot_agent.host.control_socket import ControlServer, InUse, ask
-from tests.device.patient import acting_as
+from tests.device.faulty_device import acting_as
 
 
 class Loop:
@@ -47,7 +47,7 @@ class Loop:
 
 @pytest.fixture
 def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    monkeypatch.setattr(control_socket, "PATIENCE", 0.5)
+    monkeypatch.setattr(control_socket, "CLIENT_LIMIT", 0.5)
     loop = Loop(tmp_path / "control.sock")
     yield loop
     loop.close()
@@ -295,7 +295,7 @@ def test_a_socket_that_answers_is_left_alone(hand: Served) -> None:
 
 
 def test_a_socket_that_is_too_busy_to_answer_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_socket, "PATIENCE", 0.1)
+    monkeypatch.setattr(control_socket, "CLIENT_LIMIT", 0.1)
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX) as busy, ExitStack() as crowd:
         busy.bind(str(path))

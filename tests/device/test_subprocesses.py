@@ -15,8 +15,8 @@ from iot_agent.core.record import Failed, Kind, Outcome, Record
 from iot_agent.host import subprocesses
 from iot_agent.host.subprocesses import BadConfiguration, Worker, read_configuration
 from iot_agent.keys.keyring import KeyRing
-from tests.device.patient import SERIAL, Patient
-from tests.device.test_control import no_descriptors
+from tests.device.faulty_device import SERIAL, FaultyDevice
+from tests.device.test_control_socket import no_descriptors
 
 OUT_OF_DESCRIPTORS = """
 import os, resource, sys, time
@@ -45,8 +45,8 @@ print(refused)
 
 
 @pytest.fixture
-def patient(tmp_path: Path) -> Patient:
-    return Patient(tmp_path)
+def patient(tmp_path: Path) -> FaultyDevice:
+    return FaultyDevice(tmp_path)
 
 
 def outcome(worker: Worker) -> Outcome:
@@ -55,21 +55,21 @@ def outcome(worker: Worker) -> Outcome:
     return told
 
 
-def test_a_worker_that_cannot_be_launched_leaves_no_descriptor_behind(patient: Patient) -> None:
+def test_a_worker_that_cannot_be_launched_leaves_no_descriptor_behind(patient: FaultyDevice) -> None:
     command = [sys.executable, "-c", OUT_OF_DESCRIPTORS, str(patient.directory / "agent.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert 2 < int(done.stdout) < 12
 
 
-def test_a_configuration_that_no_process_can_read_now_is_told_to_be_passing(patient: Patient) -> None:
+def test_a_configuration_that_no_process_can_read_now_is_told_to_be_passing(patient: FaultyDevice) -> None:
     read_configuration(patient.directory / "agent.yaml")
     with no_descriptors(), pytest.raises(BadConfiguration, match="no process can be started to read it") as told:
         read_configuration(patient.directory / "agent.yaml")
     assert told.value.passing
 
 
-def test_what_is_wrong_with_a_file_is_not_passing_and_names_it(patient: Patient) -> None:
+def test_what_is_wrong_with_a_file_is_not_passing_and_names_it(patient: FaultyDevice) -> None:
     (patient.directory / "endpoint-ca.pem").unlink()
     with pytest.raises(BadConfiguration, match=r"endpoint\.ca_file: is not there") as told:
         read_configuration(patient.directory / "agent.yaml")
@@ -84,7 +84,7 @@ def test_every_end_can_be_told(code: int | None, said: str) -> None:
 
 
 def test_a_worker_whose_request_nobody_reads_is_ended_without_a_fault(
-    patient: Patient, monkeypatch: pytest.MonkeyPatch
+    patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     request = Request(Kind.CHECK_IN, Record("x" * 2**20), 0.0, True, patient.settings())  # noqa: FBT003 - a dataclass
@@ -93,7 +93,7 @@ def test_a_worker_whose_request_nobody_reads_is_ended_without_a_fault(
     assert told.code == "worker-crashed"
 
 
-def test_a_ca_file_that_is_spoilt_under_way_keeps_the_worker_from_asking(patient: Patient) -> None:
+def test_a_ca_file_that_is_spoilt_under_way_keeps_the_worker_from_asking(patient: FaultyDevice) -> None:
     """Not even a connection is made: each issued certificate would be refused and its key dropped."""
     (patient.directory / "manufacturer-ca.pem").write_text("")
     with socket.create_server(("127.0.0.1", 0)) as broker:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cloud.rotation import orders, steps
+from cloud.rotation import operator_rules, steps
 from cloud.rotation.lifecycle import Keep, Save
-from cloud.rotation.orders import OrderError
+from cloud.rotation.operator_rules import OrderError
 from cloud.rotation.record import State
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Office:
+class OperatorContext:
     """What an order may touch, and in whose name (`by`, an ARN); `clock` tells ms since 1970."""
 
     devices: Devices
@@ -34,10 +34,10 @@ class Office:
 
 
 @steps.again_on_conflict
-def allow(office: Office, serial: str) -> Save | Keep:
+def allow(office: OperatorContext, serial: str) -> Save | Keep:
     """Put a serial on the allow-list; one out of quarantine may register anew. Raises OrderError."""
     device = office.devices.get(serial)
-    decision = orders.allow(device, serial, office.clock(), office.by)
+    decision = operator_rules.allow(device, serial, office.clock(), office.by)
     _write(office, decision)
     if device and device.state in (State.QUARANTINED, State.ALLOWED):
         _finish(office, serial)
@@ -45,45 +45,45 @@ def allow(office: Office, serial: str) -> Save | Keep:
 
 
 @steps.again_on_conflict
-def revoke(office: Office, serial: str) -> Save | Keep:
+def revoke(office: OperatorContext, serial: str) -> Save | Keep:
     """Take a device out of service at once; raises OrderError."""
-    decision = orders.revoke(_known(office, serial), office.clock(), office.by)
+    decision = operator_rules.revoke(_known(office, serial), office.clock(), office.by)
     _write(office, decision)
     _finish(office, serial)
     return decision
 
 
 @steps.again_on_conflict
-def readmit(office: Office, serial: str, duration_ms: int) -> Save:
+def readmit(office: OperatorContext, serial: str, duration_ms: int) -> Save:
     """Let a device start again with a vendor certificate for that time; raises OrderError."""
     now = office.clock()
-    decision = orders.readmit(_known(office, serial), now, now + duration_ms, office.by)
+    decision = operator_rules.readmit(_known(office, serial), now, now + duration_ms, office.by)
     _write(office, decision)
     _finish(office, serial)
     return decision
 
 
 @steps.again_on_conflict
-def advise(office: Office, serial: str, advice: Renewal) -> Save:
+def advise(office: OperatorContext, serial: str, advice: Renewal) -> Save:
     """Have a device told to renew within a window; raises OrderError."""
-    decision = orders.advise(_known(office, serial), advice, office.by)
+    decision = operator_rules.advise(_known(office, serial), advice, office.by)
     _write(office, decision)
     return decision
 
 
-def _known(office: Office, serial: str) -> Device:
+def _known(office: OperatorContext, serial: str) -> Device:
     device = office.devices.get(serial)
     if device is None:
         raise OrderError("no such serial is known here: allow it first")
     return device
 
 
-def _write(office: Office, decision: Save | Keep) -> None:
+def _write(office: OperatorContext, decision: Save | Keep) -> None:
     if isinstance(decision, Save) and not office.dry_run:
         office.devices.save(decision.device, office.clock(), decision.entry)
 
 
-def _finish(office: Office, serial: str) -> None:
+def _finish(office: OperatorContext, serial: str) -> None:
     """Do what the record now says is to be done; whatever stops it here, the sweeper does the rest."""
     if not office.dry_run:
         steps.finish(office, serial, ordered=True)

@@ -7,11 +7,11 @@ import json
 import sys
 from typing import TYPE_CHECKING, Final
 
+from cloud.common.errors import SetupError
 from cloud.fleet import forecast as forecasts
-from cloud.fleet import listing, page, text
+from cloud.fleet import formatting, html_report, listing
+from cloud.fleet.connect import reach
 from cloud.fleet.examine import examine
-from cloud.fleet.reach import reach
-from cloud.setup.errors import SetupError
 
 if TYPE_CHECKING:
     import argparse
@@ -54,7 +54,7 @@ def list_devices(options: argparse.Namespace) -> int:
 
 
 def _print(lines: list[tuple[str, ...]]) -> None:
-    for line in text.columns(lines):
+    for line in formatting.columns(lines):
         print(line)
     lines.clear()
 
@@ -80,7 +80,7 @@ def forecast(options: argparse.Namespace) -> int:
     office = reach(options).office
     made = forecasts.make(office.devices.scan(), office.clock())
     if options.html:
-        options.html.write_text(page.render(made, f"Fleet of {options.stack}"), encoding="utf-8")
+        options.html.write_text(html_report.render(made, f"Fleet of {options.stack}"), encoding="utf-8")
         print(f"written: {options.html}", file=sys.stderr)
     if options.json:
         print(json.dumps(made.as_json(), indent=2))

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cloud.setup.errors import SetupError
+from cloud.common.errors import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from cloud.rotation import whose
+from cloud.rotation import principal_issuer
 from cloud.rotation.record import Device
 from tests.cloud import pki
-from tests.cloud.bench import Bench, before_each_call, register_ca, request
 from tests.cloud.counting import metric
+from tests.cloud.lambda_bench import Bench, before_each_call, register_ca, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,16 +125,18 @@ def test_a_fleet_of_another_stack_does_not_use_up_the_registry(bench: Bench, mon
     asked: list[str] = []
     with before_each_call(monkeypatch, lambda _number, operation: asked.append(operation)):
         for _ in range(100):
-            bench.now += whose.EVERY_MS // 10
+            bench.now += principal_issuer.EVERY_MS // 10
             assert bench.deliver(event) == []
-    assert asked.count("DescribeCertificate") <= whose.AT_ONCE + 10
+    assert asked.count("DescribeCertificate") <= principal_issuer.AT_ONCE + 10
 
 
 def test_a_clock_that_goes_back_gives_no_look_away_and_takes_none() -> None:
-    looks = whose.Looks()
-    assert [looks.take(10_000) for _ in range(whose.AT_ONCE + 1)] == [True] * whose.AT_ONCE + [False]
+    looks = principal_issuer.Looks()
+    assert [looks.take(10_000) for _ in range(principal_issuer.AT_ONCE + 1)] == [True] * principal_issuer.AT_ONCE + [
+        False
+    ]
     assert not looks.take(0)
-    assert looks.take(whose.EVERY_MS)
+    assert looks.take(principal_issuer.EVERY_MS)
 
 
 # ---- planted bugs ---------------------------------------------------------------------------------------------------
@@ -142,13 +144,15 @@ def test_a_clock_that_goes_back_gives_no_look_away_and_takes_none() -> None:
 
 def answers_everybody(patch: Patch) -> None:
     """Refuse whoever is not in the record, as if there were one stack in the world."""
-    patch.setattr(whose, "foreign", lambda *_, **__: None)
+    patch.setattr(principal_issuer, "foreign", lambda *_, **__: None)
 
 
 def believes_its_own_table_only(patch: Patch) -> None:
     """Take whoever is not in the record for a stranger."""
     patch.setattr(
-        whose, "foreign", lambda world, _, serial, principal, **__: _stranger(world.devices.get(serial), principal)
+        principal_issuer,
+        "foreign",
+        lambda world, _, serial, principal, **__: _stranger(world.devices.get(serial), principal),
     )
 
 
@@ -158,7 +162,7 @@ def _stranger(device: Device | None, principal: str) -> str | None:
 
 def asks_each_time(patch: Patch) -> None:
     """Ask the registry about everybody."""
-    patch.setattr(whose.Looks, "take", lambda *_: True)
+    patch.setattr(principal_issuer.Looks, "take", lambda *_: True)
 
 
 def test_bug_planted_everybody_is_answered(
