@@ -10,6 +10,7 @@ ENV   := build/env
 LOCKS := packaging/locks
 UV    := $(CURDIR)/$(ENV)/uv/bin/uv
 BIN   := $(CURDIR)/$(ENV)/dev/bin
+CORES := $(shell nproc)
 
 # uv fetches no interpreter of its own, and trusts the certificate authorities that this machine trusts.
 export UV_PYTHON_DOWNLOADS := never
@@ -102,16 +103,17 @@ SLOW = ^\s*(from|import) (subprocess|socket|boto3|moto|mypy_boto3|cloud\.(local|
 FAST = $(shell git grep --untracked --files-without-match --perl-regexp '$(SLOW)' -- 'tests/*/test_*.py')
 
 test-fast: env-dev ## the tests of pure rules and of the simulator: most of what can go wrong, in under a minute
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(FAST) $(ARGS)
+	$(BIN)/python -m pytest -q -n $(CORES) --dist worksteal $(FAST) $(ARGS)
 
 # What also runs the pure modules, and the doctor's above all. A file that is renamed is noticed by the floor.
 RULES = $(wildcard tests/device/test_doctor*.py tests/cloud/test_rotation.py tests/cloud/test_sweeper.py tests/fleet/test_commands.py)
 
 cover: env-dev ## branch coverage of the pure modules, as a table; fails under the floor that .coveragerc sets
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=term $(sort $(FAST) $(RULES)) $(ARGS)
+	$(BIN)/python -m pytest -q -n $(CORES) --dist worksteal --cov --cov-report=term $(sort $(FAST) $(RULES)) $(ARGS)
 
+# Many tests wait for a process or for a time limit, so one worker more than there are cores keeps all of them busy.
 test: env $(DEB) ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $$(($(CORES) + 1)) --dist loadgroup $(ARGS)
 
 # --- the Debian package -----------------------------------------------------------------------------------------------
 
