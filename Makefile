@@ -111,9 +111,8 @@ RULES = $(wildcard tests/device/test_doctor*.py tests/cloud/test_rotation.py tes
 cover: env-dev ## branch coverage of the pure modules, as a table; fails under the floor that .coveragerc sets
 	$(BIN)/python -m pytest -q -n $(CORES) --dist worksteal --cov --cov-report=term $(sort $(FAST) $(RULES)) $(ARGS)
 
-# Many tests wait for a process or for a time limit, so one worker more than there are cores keeps all of them busy.
 test: env $(DEB) ## the whole test suite
-	$(BIN)/python -m pytest -n $$(($(CORES) + 1)) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # --- the Debian package -----------------------------------------------------------------------------------------------
 

@@ -12,9 +12,6 @@ import pytest
 # A run in a shell's background has SIGINT ignored, and every program under test would inherit that: Ctrl-C is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The tests of a file in these directories share what takes long to make: a deployed stack, a booted machine, a build.
-TOGETHER = {"end_to_end", "local", "packaging", "setup", "system"}
-
 
 @pytest.fixture
 def disk() -> Iterator[Path]:
@@ -47,12 +44,3 @@ def pytest_runtest_makereport() -> Iterator[None]:
     if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With --dist loadgroup, keep a file of `TOGETHER` in one worker; any other test runs where there is room."""
-    for item in items:
-        file = item.path.relative_to(Path(__file__).parent)
-        if file.parts[0] in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(file.as_posix()))
