@@ -17,6 +17,7 @@ from iot_agent.core.errors import Code, Fatal, Retryable
 from iot_agent.core.ports import Credentials
 from iot_agent.core.settings import Token, TokenKey
 from iot_agent.keys import certificates, pkcs11_uri
+from iot_agent.keys.remote_key import remote_key
 from iot_agent.storage import atomic
 
 REFERENCE = "key.uri"
@@ -56,7 +57,7 @@ class TokenKeys:
         def sign(data: bytes) -> bytes:
             return bytes.fromhex(self._ask("sign", label, data.hex()))
 
-        return certificates.remote_key(bytes.fromhex(self._ask("public_key", label)), sign)
+        return remote_key(bytes.fromhex(self._ask("public_key", label)), sign)
 
     def credentials(self, label: str, certificate: Path) -> Credentials:
         """Point at the certificate, and at the key on the token."""
