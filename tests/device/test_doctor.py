@@ -367,7 +367,7 @@ def test_an_examination_that_dies_is_told(patient: FaultyDevice, monkeypatch: py
     monkeypatch.setenv("PYTHONPATH", str(patient.directory))
     done = agentctl(patient)
     assert done.returncode == 2
-    assert "the examination ended with SIGSEGV before it was done" in done.stdout
+    assert "the examination was ended by SIGSEGV before it was done" in done.stdout
 
 
 # ---- rules that need no world ---------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_what_is_wrong_with_a_file_is_not_passing_and_names_it(patient: FaultyDe
     ("code", "said"), [(0, "ended with status 0"), (-9, "SIGKILL"), (-40, "by signal 40"), (None, "hung")]
 )
 def test_every_end_can_be_told(code: int | None, said: str) -> None:
-    assert said in subprocesses._how(code)
+    assert said in subprocesses.how_it_ended(code)
 
 
 def test_a_worker_whose_request_nobody_reads_is_ended_without_a_fault(
