@@ -216,7 +216,7 @@ def test_a_server_with_a_wrong_certificate_is_found(patient: FaultyDevice, name:
 
 
 def test_a_server_certificate_that_ends_soon_is_found(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine, "PATIENCE", 0.0)
+    monkeypatch.setattr(examine, "LONGEST_WAIT", 0.0)
     with tls_server(patient.directory, endpoint(patient), days=3) as port, held(patient.state):
         patient.configure(port)
         found = patient.worries()
@@ -248,7 +248,7 @@ def held(state: Path) -> Iterator[None]:
 
 
 def test_the_doctor_does_not_throw_out_a_step(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine, "PATIENCE", 0.1)
+    monkeypatch.setattr(examine, "LONGEST_WAIT", 0.1)
     monkeypatch.setattr(cloud, "check_in", lambda *_, **__: pytest.fail("a second session was opened"))
     with tls_server(patient.directory, endpoint(patient)) as port, held(patient.state):
         patient.configure(port)
