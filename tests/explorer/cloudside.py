@@ -170,7 +170,7 @@ def deliver(world: World, topic: str, payload: bytes) -> None:
     verb, serial = topic.split("/")[1], topic.split("/")[2]
     listens = world.session is not None and topic in world.session[1] and serial == SERIAL
     if listens and not world.disturbed("deaf") and verb in KINDS:
-        world.inbox = (*world.inbox, payload)
+        world.inbox = (*world.inbox, (topic, payload))
 
 
 def message(world: World, principal: str, topic: str, payload: bytes, words: str) -> Run:
@@ -211,9 +211,14 @@ def _begun(world: World, run: Run) -> Run:
     return advance(world, run, 0, lambda: None) or run
 
 
-def advance(world: World, run: Run, live: int, judge: Callable[[], None]) -> Run | None:
-    """Have a run make so many calls; gives it as it is then, or as it comes again, None when it is over."""
-    tape = Tape(run.tape, live, judge)
+def advance(
+    world: World, run: Run, live: int, judge: Callable[[], None], instead: Exception | None = None
+) -> Run | None:
+    """Have a run make so many calls; gives it as it is then, or as it comes again, None when it is over.
+
+    `instead`, if given, is what the first of these calls raises.
+    """
+    tape = Tape(run.tape, live, judge, instead)
     try:
         PROGRAMS[run.program[0]](world, run, tape)
     except Paused as pause:

@@ -25,6 +25,10 @@ AWAIT = "waits for the reply"
 ALLOWED = {"device": frozenset(cloudside.KINDS), "bootstrap": frozenset({"create-man-cert"})}
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True)
 class Keys:
     """Stands for the `KeyStore` of files."""
@@ -144,15 +148,16 @@ class BrokerSession:
         world = self.broker.world
         self.broker.tape.note(lambda: setattr(world, "session", (self.principal, tuple(topics))))
 
-    def exchange(self, topic: str, payload: bytes, _reply_topic: str, accept: Callable[[bytes], T | None]) -> T:
+    def exchange(self, topic: str, payload: bytes, reply_topic: str, accept: Callable[[bytes], T | None]) -> T:
         tape, world = self.broker.tape, self.broker.world
         tape.call(f"sends {topic.split('/')[1]}", lambda: send(world, self.principal, topic, payload))
         while True:
-            answer = accept(tape.call(AWAIT, self._await))
+            said_on, said = tape.call(AWAIT, self._await)
+            answer = accept(said) if said_on == reply_topic else None
             if answer is not None:
                 return answer
 
-    def _await(self) -> bytes:
+    def _await(self) -> tuple[str, bytes]:
         world = self.broker.world
         self.broker.meanwhile()
         if not world.inbox:
@@ -194,12 +199,22 @@ def send(world: World, principal: str, topic: str, payload: bytes) -> None:
 
 def begun(step: Step, cycle: Cycle, world: World) -> Job:
     """Give the step's job, stopped before its first call."""
-    return advance(world, Job(step.kind, cycle.record, cycle.means.clock.now()), 0, _nothing, _nothing)
+    return advance(world, Job(step.kind, cycle.record, cycle.means.clock.now()), 0, _nothing)
 
 
-def advance(world: World, job: Job, live: int, judge: Callable[[], None], meanwhile: Callable[[], None]) -> Job:
-    """Have a step make so many calls; `meanwhile` is what happens elsewhere while it waits for a reply."""
-    tape = Tape(job.tape, live, judge)
+def advance(  # noqa: PLR0913 - the step's, and what it meets
+    world: World,
+    job: Job,
+    live: int,
+    judge: Callable[[], None],
+    meanwhile: Callable[[], None] = _nothing,
+    instead: Exception | None = None,
+) -> Job:
+    """Have a step make so many calls; `meanwhile` is what happens elsewhere while it waits for a reply.
+
+    `instead`, if given, is what the first of these calls raises.
+    """
+    tape = Tape(job.tape, live, judge, instead)
     context = steps.StepContext(
         keys=Keys(world, tape),
         cloud=Broker(world, tape, meanwhile),
@@ -217,7 +232,3 @@ def advance(world: World, job: Job, live: int, judge: Callable[[], None], meanwh
         return replace(job, tape=tape.so_far, next=str(pause))
     world.end_session()
     return replace(job, outcome=outcome, next="ends")
-
-
-def _nothing() -> None:
-    """Do nothing."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SWEEPS = 5 * MINUTE  # cloud/template.yaml: ScheduleExpression
 PATIENCE = 6 * HOUR  # after which an operator helps
-LIMIT = 8 * DAY  # for coming to rest; four times as long where an operator has to help
+LIMIT = 8 * DAY  # for coming to rest
 
 
 def go_on(world: World, live: int = 1) -> str | None:
@@ -49,6 +49,11 @@ def go_on(world: World, live: int = 1) -> str | None:
     if _settled(world, step):
         return _rest(world)
     return _pass_time(world)
+
+
+def is_due(world: World) -> bool:
+    """Whether the device begins a step now."""
+    return world.cycle is not None and world.cycle.is_due(world.cycle.decide())
 
 
 # ---- who can act -----------------------------------------------------------------------------------------------------
@@ -122,6 +127,11 @@ def _pass_time(world: World) -> str:
         raise Violation(f"not at rest after {(world.now - world.limit_at + LIMIT) / DAY:.0f} days; {_standing(world)}")
     passed, world.now = at - world.now, at
     return f"{_span(passed)} pass{_due(world)}"
+
+
+def wait(world: World, seconds: float) -> None:
+    """Let time pass without anything happening on the device: it has nothing to do but check in."""
+    world.now += seconds
 
 
 def _moments(world: World) -> Iterator[float]:

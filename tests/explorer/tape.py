@@ -33,14 +33,17 @@ class Raised:
 
 
 class Tape:
-    """The answers so far, and how many calls may still be made."""
+    """The answers so far, and how many calls may still be made; the first of them fails with `instead`, if that is given."""
 
-    def __init__(self, answers: tuple[Any, ...], live: int, judge: Callable[[], None]) -> None:
+    def __init__(
+        self, answers: tuple[Any, ...], live: int, judge: Callable[[], None], instead: Exception | None = None
+    ) -> None:
         self.answers = list(answers)
         self.calls = 0  # with the recorded ones
         self._at = 0
         self._live = live
         self._judge = judge
+        self._instead = instead
 
     def call(self, name: str, act: Callable[[], Any]) -> Any:  # noqa: ANN401 - any call's answer
         """Make a call that others can come before; `judge` looks at the world after it."""
@@ -52,7 +55,7 @@ class Tape:
         self._live -= 1
         self.calls += 1
         try:
-            return self._made(act)
+            return self._made(act if self._instead is None else self._fail)
         finally:
             self._judge()
 
@@ -64,6 +67,11 @@ class Tape:
     def note(self, act: Callable[[], Any]) -> Any:  # noqa: ANN401 - likewise
         """Do what nobody can come between, such as a look at a clock; it is recorded all the same."""
         return self._recorded() if self._at < len(self.answers) else self._made(act)
+
+    def _fail(self) -> None:
+        instead, self._instead = self._instead, None
+        assert instead is not None
+        raise instead
 
     def _recorded(self) -> Any:  # noqa: ANN401 - likewise
         answer = self.answers[self._at]

@@ -141,7 +141,7 @@ class World:
     off_until: float = START
     job: Job | None = None
     session: tuple[str, tuple[str, ...]] | None = None  # the certificate, and the topics subscribed to
-    inbox: tuple[bytes, ...] = ()
+    inbox: tuple[tuple[str, bytes], ...] = ()  # topics and payloads
     patience: float | None = None  # until when the step waits for a reply
     full: bool = False  # the disk refuses the next save
 
@@ -163,6 +163,7 @@ class World:
     # What the judge remembers.
     excuses: frozenset[str] = frozenset()
     boarded: bool = False
+    destroyed: frozenset[str] = frozenset()  # certificates of identities that are lost for good
     used: frozenset[str] = frozenset()
     own_keys: frozenset[str] = frozenset()
     failed_at: float | None = None
