@@ -193,8 +193,8 @@ class Fleet:
         return MONTH_DAYS / (self.lifetime_days * self.renewed_at)
 
 
-METRICS: Final = 11
-ALARMS: Final = 8
+METRICS: Final = 12
+ALARMS: Final = 9
 SWEEPS_A_MONTH: Final = MONTH_DAYS * 24 * 12
 ITEM_OVERHEAD: Final = 100  # bytes that DynamoDB adds to each item when it counts storage
 

@@ -12,8 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from iot_agent import __version__, control, render
-from iot_agent.cli import Parser
+from iot_agent import __version__
+from iot_agent.host import control_socket
+from iot_agent.host.argument_parser import Parser
+from iot_agent.status import text
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without typing, which would be an eighth of agentctl's time
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def main() -> int:
         return _complain(os.EX_NOPERM, f"no permission to talk to the agent at {_socket(arguments)}; try with sudo")
     except (FileNotFoundError, ConnectionRefusedError):
         return _complain(os.EX_UNAVAILABLE, "the daemon is not running; start it with: systemctl start iot-agent")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:  # the last two: an answer that lacks something
         return _complain(os.EX_IOERR, f"the daemon at {_socket(arguments)} did not answer sensibly: {error}")
 
 
@@ -100,10 +102,10 @@ def _status(arguments: argparse.Namespace) -> int:
         shown, code = _report(arguments)
         if shown is None:
             return code
-        text = json.dumps(shown) if arguments.json else render.status(shown)
+        said = json.dumps(shown) if arguments.json else text.status(shown)
         if arguments.watch and not arguments.json and sys.stdout.isatty():
-            text = CLEAR_SCREEN + text
-        sys.stdout.write(text + "\n")
+            said = CLEAR_SCREEN + said
+        sys.stdout.write(said + "\n")
         sys.stdout.flush()
         if not arguments.watch:
             return code
@@ -113,11 +115,11 @@ def _status(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> tuple[dict[str, Any] | None, int]:
     """Ask the daemon; if it is down, say what the disk says."""
     try:
-        shown: dict[str, Any] = control.ask(_socket(arguments), "status")["status"]
+        shown: dict[str, Any] = _ask(arguments, "status")["status"]
     except (FileNotFoundError, ConnectionRefusedError):
-        from iot_agent import offline  # noqa: PLC0415 - the record's rules take longer to load than all the rest
+        from iot_agent.status import from_disk  # noqa: PLC0415 - the record's rules take longer to load than all the rest
 
-        found = offline.report(arguments.state)
+        found: dict[str, Any] | None = text.safe(from_disk.report(arguments.state))
         if found is None:
             return None, _complain(
                 os.EX_UNAVAILABLE,
@@ -129,7 +131,7 @@ def _report(arguments: argparse.Namespace) -> tuple[dict[str, Any] | None, int]:
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
-    answer = control.ask(_socket(arguments), "rotate")
+    answer = _ask(arguments, "rotate")
     if not answer["ok"]:
         return _complain(EXIT_CODES.get(answer["error"], os.EX_IOERR), answer["message"])
     sys.stdout.write(f"{answer['message']}\n")
@@ -138,7 +140,7 @@ def _rotate(arguments: argparse.Namespace) -> int:
         return os.EX_OK
     deadline = time.monotonic() + arguments.wait
     while time.monotonic() < deadline:
-        shown = control.ask(_socket(arguments), "status")["status"]
+        shown = _ask(arguments, "status")["status"]
         if shown["rotations"] > answer["rotations"]:
             sys.stdout.write(f"rotated: {shown['identity']['certificate_id']}\n")
             return os.EX_OK
@@ -149,8 +151,8 @@ def _rotate(arguments: argparse.Namespace) -> int:
 
 
 def _history(arguments: argparse.Namespace) -> int:
-    events = control.ask(_socket(arguments), "history")["history"]
-    sys.stdout.write(json.dumps(events) if arguments.json else render.history(events) or "nothing yet")
+    events = _ask(arguments, "history")["history"]
+    sys.stdout.write(json.dumps(events) if arguments.json else text.history(events) or "nothing yet")
     sys.stdout.write("\n")
     return os.EX_OK
 
@@ -159,6 +161,11 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from iot_agent.doctor import command  # noqa: PLC0415 - an examination takes longer to load than all the rest
 
     return command.run(arguments.config, as_json=arguments.json)
+
+
+def _ask(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
+    answer: dict[str, Any] = text.safe(control_socket.ask(_socket(arguments), command))
+    return answer
 
 
 def _socket(arguments: argparse.Namespace) -> Path:

@@ -14,22 +14,26 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from iot_agent import __version__, durable, events, log, metrics
-from iot_agent.applications import TellingStore
-from iot_agent.children import BadConfiguration, Worker, read_configuration
-from iot_agent.cli import Parser
-from iot_agent.clock import FlooredClock
-from iot_agent.codec import LaterFormat
-from iot_agent.control import ControlServer
-from iot_agent.cycle import Cycle, Means
-from iot_agent.daemon import Daemon, Dependencies
-from iot_agent.identities import IdentityDirectories
-from iot_agent.record import Record
-from iot_agent.settings import Settings
-from iot_agent.signals import Signals
-from iot_agent.store import RecordStore
-from iot_agent.systemd import Notifier, given_directory, watchdog_interval
-from iot_agent.waiting import Waiting
+from iot_agent import __version__
+from iot_agent.core import journal_events
+from iot_agent.core.codec import LaterFormat
+from iot_agent.core.record import Record
+from iot_agent.core.settings import Settings
+from iot_agent.host import journal
+from iot_agent.host.argument_parser import Parser
+from iot_agent.host.control_socket import ControlServer, InUse
+from iot_agent.host.signals import Signals
+from iot_agent.host.subprocesses import BadConfiguration, Worker, read_configuration
+from iot_agent.host.systemd import Notifier, given_directory, watchdog_interval
+from iot_agent.resident.clock import FlooredClock
+from iot_agent.resident.cycle import Cycle, Means
+from iot_agent.resident.daemon import Daemon, Dependencies
+from iot_agent.resident.unconfigured import Waiting
+from iot_agent.status import prometheus
+from iot_agent.storage import atomic
+from iot_agent.storage.application_access import TellingStore
+from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.storage.record_store import RecordStore
 
 DEFAULT_CONFIG = Path("/etc/iot-agent/agent.yaml")
 DEFAULT_STATE, DEFAULT_RUN = Path("/var/lib/iot-agent"), Path("/run/iot-agent")
@@ -38,7 +42,7 @@ EXIT_STATUS = {
     os.EX_OK: "stopped as asked; with --check: the configuration is good",
     os.EX_USAGE: "wrong arguments",
     os.EX_CANTCREAT: "the state directory, the run directory or the control socket cannot be made",
-    os.EX_TEMPFAIL: "another daemon serves this state directory",
+    os.EX_TEMPFAIL: "another daemon serves this state directory, or answers at the control socket",
     os.EX_CONFIG: "with --check only: the configuration is wrong",
 }
 logger = logging.getLogger("iot_agent")
@@ -53,13 +57,20 @@ class Stop(Exception):
 
 
 class Unfit(Exception):
-    """Nobody can run with such a configuration; the text is every problem, one a line, each with its cure."""
+    """Nobody can run with such a configuration; the text is every problem, one a line, each with its cure.
+
+    `files` and `passing` are those of `BadConfiguration`.
+    """
+
+    def __init__(self, text: str, files: tuple[Path, ...] = (), *, passing: bool = False) -> None:
+        super().__init__(text)
+        self.files, self.passing = files, passing
 
 
 def main() -> int:
     """Run the daemon until it is told to stop."""
     arguments = arguments_parser().parse_args()
-    log.configure("info")
+    journal.configure("info")
     os.umask(0o077)
     try:
         if arguments.check:
@@ -68,6 +79,9 @@ def main() -> int:
     except Stop as stop:
         logger.error("%s", stop)  # noqa: TRY400 - it says it all
         return stop.status
+    except InUse as error:
+        logger.error("%s; stop it first", error)  # noqa: TRY400 - the same
+        return os.EX_TEMPFAIL
     return os.EX_OK
 
 
@@ -96,11 +110,11 @@ def _check(config: Path) -> int:
     return os.EX_OK
 
 
-def _read(config: Path) -> Settings:
+def _read(config: Path, *, starting: bool = False) -> Settings:
     try:
-        return read_configuration(config)
+        return read_configuration(config, starting=starting)
     except BadConfiguration as error:
-        raise Unfit(str(error)) from error
+        raise Unfit(str(error), error.files, passing=error.passing) from error
 
 
 def _run(config: Path) -> None:
@@ -111,18 +125,21 @@ def _run(config: Path) -> None:
     while not signals.stop:
         seen = waiting.look()
         try:
-            _serve(config, _read(config), signals, notifier)
+            _serve(config, _read(config, starting=True), signals, notifier)
         except Unfit as problem:
+            if not waiting.watch(problem.files):
+                continue  # they were not looked at before they were read: a change in between would be missed
             _make_directory(run, 0o755)
             try:
-                waiting.until_changed(seen, str(problem))
+                with _lock(state) if state.is_dir() else contextlib.nullcontext():  # where none is, no daemon serves
+                    waiting.until_changed(seen, str(problem), passing=problem.passing)
             except OSError as error:
                 raise Stop(os.EX_CANTCREAT, f"{problem}\nand nobody can be told: {run}: {error.strerror}") from error
 
 
 def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifier) -> None:
     """Run the loop until a signal ends it; raises `Unfit`."""
-    log.configure(settings.log_level)
+    journal.configure(settings.log_level)
     _make_directory(settings.state_directory, 0o700)
     _make_directory(settings.run_directory, 0o755)
     with _lock(settings.state_directory):
@@ -139,10 +156,10 @@ def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifie
             new_request_id=lambda: os.urandom(8).hex(),
         )
         cycle = Cycle(means, record)
-        about = events.of("started", **events.facts(cycle.record))
+        about = journal_events.of("started", **journal_events.facts(cycle.record))
         logger.info("iot-agent %s, serial %s, state %s", __version__, settings.serial, cycle.record.state, extra=about)
         applications.begin(cycle.record)
-        numbers = metrics.Textfile(settings.metrics_textfile)
+        numbers = prometheus.Textfile(settings.metrics_textfile)
         given = Dependencies(
             settings=settings,
             notifier=notifier,
@@ -182,7 +199,7 @@ def _reload(config: Path, running: Settings, applications: TellingStore) -> Sett
     changed = [name for name in FIXED if getattr(settings, name) != getattr(running, name)]
     if changed:
         raise ValueError(f"{', '.join(changed)} can only change with a restart")
-    log.configure(settings.log_level)
+    journal.configure(settings.log_level)
     applications.reload(settings)
     return settings
 
@@ -198,7 +215,7 @@ def _make_directory(path: Path, mode: int) -> None:
 def _lock(state: Path) -> Iterator[None]:
     """Hold the state directory; the kernel lets go of it however the process ends."""
     try:
-        descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, durable.PRIVATE)
+        descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, atomic.PRIVATE)
     except OSError as error:
         raise Stop(os.EX_CANTCREAT, f"cannot lock {state}: {error.strerror}") from error
     try:

@@ -1,6 +1,7 @@
 """Carries out what an operator orders for one serial: the rules decide, the record is written, the registry changed.
 
-Each may be run again after it stopped anywhere. A dry run decides and does nothing.
+The record first: it says what is to be done, so an order that stops anywhere is finished by the sweeper, or by the same
+order again. A dry run decides and does nothing.
 """
 
 from __future__ import annotations
@@ -34,15 +35,12 @@ class Office:
 
 @steps.again_on_conflict
 def allow(office: Office, serial: str) -> Save | Keep:
-    """Put a serial on the allow-list; one out of quarantine may register anew. Raises OrderError.
-
-    The record first: a certificate that came back before it was written would be quarantined once more.
-    """
+    """Put a serial on the allow-list; one out of quarantine may register anew. Raises OrderError."""
     device = office.devices.get(serial)
     decision = orders.allow(device, serial, office.clock(), office.by)
     _write(office, decision)
     if device and device.state in (State.QUARANTINED, State.ALLOWED):
-        _forget(office, device.quarantined)
+        _finish(office, serial)
     return decision
 
 
@@ -51,21 +49,17 @@ def revoke(office: Office, serial: str) -> Save | Keep:
     """Take a device out of service at once; raises OrderError."""
     decision = orders.revoke(_known(office, serial), office.clock(), office.by)
     _write(office, decision)
-    if not office.dry_run:
-        steps.finish(office, serial)
+    _finish(office, serial)
     return decision
 
 
 @steps.again_on_conflict
 def readmit(office: Office, serial: str, duration_ms: int) -> Save:
     """Let a device start again with a vendor certificate for that time; raises OrderError."""
-    device = _known(office, serial)
-    decision = orders.readmit(device, office.clock() + duration_ms, office.by)
+    now = office.clock()
+    decision = orders.readmit(_known(office, serial), now, now + duration_ms, office.by)
     _write(office, decision)
-    _forget(office, decision.device.quarantined)
-    vendor = office.registry.describe(device.vendor_certificate_id) if device.vendor_certificate_id else None
-    if vendor and vendor.status in steps.OUT_OF_SERVICE:  # else it is on its way in already
-        _forget(office, (vendor.certificate_id,))
+    _finish(office, serial)
     return decision
 
 
@@ -89,8 +83,7 @@ def _write(office: Office, decision: Save | Keep) -> None:
         office.devices.save(decision.device, office.clock(), decision.entry)
 
 
-def _forget(office: Office, certificate_ids: tuple[str, ...]) -> None:
-    """Delete vendor certificates, so that their next connection registers them anew."""
-    for certificate_id in certificate_ids if not office.dry_run else ():
-        if office.registry.disable(certificate_id):
-            office.registry.delete(certificate_id)
+def _finish(office: Office, serial: str) -> None:
+    """Do what the record now says is to be done; whatever stops it here, the sweeper does the rest."""
+    if not office.dry_run:
+        steps.finish(office, serial, ordered=True)

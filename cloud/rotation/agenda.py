@@ -1,6 +1,8 @@
 """What nobody sends a message about: when the sweeper must look at a record, and what it then decides. Pure.
 
-- A retirement is finished, and finished once more when no overtaken run of the function can undo it.
+- A look that is due stays due, whatever is written meanwhile: only the sweeper plans afresh.
+- A retirement is finished, and finished once more when no overtaken run of the function can undo it; likewise what an
+  order lets register again.
 - A certificate that nobody has proven within a day (or half of its life, if that is less) is abandoned: it is retired,
   and the device asks again with its present one. It is kept as long as it may be the only one that still works: until
   it expires, if the present one is about to, or if a device that was readmitted asked for it.
@@ -26,8 +28,14 @@ DAY_MS: Final = 24 * 3600 * 1000
 
 
 def next_look(device: Device, now: int) -> int | None:
-    """Return when the sweeper is to look at the record, later than `now`; None: not before it is written again."""
+    """Return when the sweeper is to look at the record; None: not before it is written again.
+
+    A look that is due at `now` stays as it was. Any other is later than `now`.
+    """
+    if device.look_at is not None and device.look_at <= now:
+        return device.look_at
     moments = [retiring.since + SETTLE_MS for retiring in device.retiring]
+    moments += [returning.since + SETTLE_MS for returning in device.returning]
     if device.pending:
         abandoned = abandoned_at(device.pending)
         moments.append(abandoned if abandoned > now else device.pending.not_after)
@@ -45,7 +53,7 @@ def _next_count(device: Device, active: Certificate, now: int) -> list[int]:
     overdue = overdue_at(active)
     if now < overdue:
         return [overdue]
-    # A write on a device's own message, a check-in, does not put off the look that is planned, or due.
+    # A write on a device's own message, a check-in, does not put off the look that is planned.
     planned = now + DAY_MS if device.look_at is None else device.look_at
     return [min(planned, now + DAY_MS, active.not_after)] if now < active.not_after else []
 
@@ -99,5 +107,7 @@ def _readmission_over(device: Device, now: int) -> Save:
     back = State.REVOKED if device.state is State.ALLOWED else device.state
     vendor = device.vendor_certificate_id
     unneeded = vendor if back is State.REVOKED or device.active else None
-    ended = replace(device, state=back, readmit_until=None, retiring=to_retire(device, unneeded, now))
+    returning = () if unneeded else device.returning  # else it is still all that the device has
+    retiring = to_retire(device, unneeded, now)
+    ended = replace(device, state=back, readmit_until=None, returning=returning, retiring=retiring)
     return Save(ended, Entry("readmission-over", "its time has passed; the device has not used it"))

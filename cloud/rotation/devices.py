@@ -3,9 +3,9 @@
 The table of devices: `serial` (S, the key), `state` (S), `version` (N, counts writes), `allowed_at`, `last_seen`,
 `vendor_not_after`, `readmit_until` (N, ms), `vendor_certificate_id` (S), `quarantined` (L of S), `active`, `pending`
 (M: certificate_id, public_key, pem, issued_at, not_after, recovering), `retiring` (M: certificate id -> since, vendor),
-`renew` (M: start, end, since, reason), `report` (S, JSON). While the sweeper has something to look at also `agenda` (S,
-always the same) and `look_at` (N, ms): the index `agenda` holds those items only. A write touches only the
-attributes that the rules own, so whatever a later version adds survives it.
+`returning` (M: certificate id -> since), `renew` (M: start, end, since, reason), `report` (S, JSON). While the sweeper
+has something to look at also `agenda` (S, always the same) and `look_at` (N, ms): the index `agenda` holds those items
+only. A write touches only the attributes that the rules own, so whatever a later version adds survives it.
 
 The table of their history, written together with a record or not at all: `serial` and `line` (S), the key; `at` (N,
 ms), `version` (N), `event`, `detail`, `certificate_id`, `by` (S). A line is named for its time first: a record that was
@@ -23,7 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from cloud.rotation.agenda import next_look
-from cloud.rotation.record import NEW, Certificate, Device, Entry, Renewal, Retiring, State
+from cloud.rotation.record import NEW, Certificate, Device, Entry, Renewal, Retiring, Returning, State
 from cloud.rotation.settings import TIMEOUTS
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ OWNED: Final = (
     "active",
     "pending",
     "retiring",
+    "returning",
     "renew",
     "readmit_until",
     "last_seen",
@@ -177,6 +178,7 @@ def _owned(device: Device, now: int) -> Item:
         "active": asdict(device.active) if device.active else None,
         "pending": asdict(device.pending) if device.pending else None,
         "retiring": {one.certificate_id: {"since": one.since, "vendor": one.vendor} for one in device.retiring} or None,
+        "returning": {one.certificate_id: one.since for one in device.returning} or None,
         "renew": asdict(device.renew) if device.renew else None,
         "readmit_until": device.readmit_until,
         "last_seen": device.last_seen,
@@ -188,7 +190,7 @@ def _owned(device: Device, now: int) -> Item:
 
 def read(item: Item) -> Device:
     """Return the record in an item of the table."""
-    retiring = sorted(item.get("retiring", {}).items())
+    retiring, returning = (sorted(item.get(name, {}).items()) for name in ("retiring", "returning"))
     return Device(
         serial=item["serial"],
         state=State(item["state"]),
@@ -200,6 +202,7 @@ def read(item: Item) -> Device:
         active=_certificate(item.get("active")),
         pending=_certificate(item.get("pending")),
         retiring=tuple(Retiring(name, int(one["since"]), bool(one["vendor"])) for name, one in retiring),
+        returning=tuple(Returning(name, int(since)) for name, since in returning),
         renew=_renewal(item.get("renew")),
         readmit_until=_integer(item.get("readmit_until")),
         last_seen=_integer(item.get("last_seen")),

@@ -2,13 +2,15 @@
 
 An event is what the stack's topic rules select: `{"event", "topic", "principal", "client_id", "data": base64}`; or what
 its schedule sends, `{"event": "sweep"}`.
-Whatever happens, a device whose topic names its serial gets an answer:
+Whatever happens, a device of this stack whose topic names its serial gets an answer:
 
 - what it asked for, or why not;
 - `bad-request` for what cannot be parsed, which no retry would mend;
 - `conflict` when others kept writing the same record;
 - `try-later` for any other failure, which is then raised: Lambda's two retries and the failure queue see it. A retry
   that succeeds answers once more, with what the device would get by asking again, so nothing is contradicted.
+
+A device of another stack with the same topic prefix gets none (`whose`).
 
 The old certificate is retired after the reply, so a failure there costs the device nothing and is raised as well.
 """
@@ -19,11 +21,11 @@ import base64
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cloud.rotation import devices, issuer, messages, registry, steps, telemetry
+from cloud.rotation import devices, issuer, messages, registry, steps, telemetry, whose
 from cloud.rotation.lifecycle import CONFLICT_S, TRY_LATER_S, Event, Quarantine, Refuse
 from cloud.rotation.messages import AckRequest, CheckInRequest, CreateRequest, ErrorResponse, MalformedError
 from cloud.rotation.settings import Settings
@@ -59,6 +61,7 @@ class FrontDesk:
 
     world: World
     prefix: str
+    looks: whose.Looks = field(default_factory=whose.Looks)
 
     def serve(self, event: Mapping[str, Any]) -> None:
         """Serve one event. What raises here is run again by Lambda, and at last kept in the failure queue."""
@@ -82,8 +85,8 @@ class FrontDesk:
         try:
             request = _parse(address.event, data)
         except MalformedError as error:
-            telemetry.count("Malformed", self.world.stack, serial=address.serial, reason=str(error))
-            self._reply(address, None, Refuse("bad-request", str(error)))
+            if self._refuse(address, principal, None, Refuse("bad-request", str(error))):
+                telemetry.count("Malformed", self.world.stack, serial=address.serial, reason=str(error))
             return
         try:
             outcome = self._act(address.serial, principal, request)
@@ -92,18 +95,20 @@ class FrontDesk:
         except Exception:
             telemetry.count("Failed", self.world.stack, serial=address.serial, request=address.event)
             with suppress(Exception):  # the failure worth raising is the one we have
-                self._reply(address, request.request_id, Refuse("try-later", "the cloud is not ready", TRY_LATER_S))
+                later = Refuse("try-later", "the cloud is not ready", TRY_LATER_S)
+                self._refuse(address, principal, request.request_id, later)
             raise
-        # A device about to be quarantined is told before it can no longer receive anything.
-        self._reply(address, request.request_id, outcome)
+        if isinstance(outcome, Refuse):
+            if not self._refuse(address, principal, request.request_id, outcome):
+                return
+        else:  # a device about to be quarantined is told before it can no longer receive anything
+            self._reply(address, request.request_id, outcome)
         if isinstance(outcome, Quarantine):  # judged afresh: its registration may be judged by another run just now
             steps.registered(self.world, outcome.certificate_id)
         steps.finish(self.world, address.serial)
 
     def _act(self, serial: str, principal: str, request: Request) -> Response | Refuse | Quarantine:
-        try:
-            messages.certificate_id(principal, "principal")
-        except MalformedError:
+        if not _is_certificate(principal):
             return Refuse("wrong-principal", "this was not sent over a device certificate")
         world, now = self.world, self.world.clock()
         match request:
@@ -111,7 +116,7 @@ class FrontDesk:
                 issued = steps.create(world, serial, principal, request.csr)
                 if isinstance(issued, Refuse | Quarantine):
                     return issued
-                chain = world.issuer.ca_pem
+                chain = steps.chain_of(world, issued)
                 return messages.CreateResponse(issued.pem, issued.certificate_id, request.request_id, chain, now)
             case AckRequest():
                 refused = steps.acknowledge(world, serial, principal, request.cert_id)
@@ -121,6 +126,16 @@ class FrontDesk:
                 if isinstance(device, Refuse):
                     return device
                 return messages.CheckInResponse(request.request_id, now, device.renew)
+
+    def _refuse(self, address: Address, principal: str, request_id: str | None, refusal: Refuse) -> bool:
+        """Tell a device of ours why not; return whether it is one of ours."""
+        # What came over no certificate is no device's, and no other stack's.
+        foreign = _is_certificate(principal) and whose.foreign(self.world, self.looks, address.serial, principal)
+        if foreign:
+            telemetry.count("Foreign", self.world.stack, serial=address.serial, certificate=principal, reason=foreign)
+            return False
+        self._reply(address, request_id, refusal)
+        return True
 
     def _reply(self, address: Address, request_id: str | None, outcome: Response | Refuse | Quarantine) -> None:
         if isinstance(outcome, Quarantine):
@@ -134,6 +149,14 @@ class FrontDesk:
         telemetry.count(
             metric, self.world.stack, serial=address.serial, request=address.event, code=code, reason=reason
         )
+
+
+def _is_certificate(principal: str) -> bool:
+    try:
+        messages.certificate_id(principal, "principal")
+    except MalformedError:
+        return False
+    return True
 
 
 def _parse(event: Event, data: bytes) -> Request:
@@ -159,6 +182,7 @@ def front_desk() -> FrontDesk:
         clock=lambda: time.time_ns() // 1_000_000,
         policies=settings.policies,
         vendor_ca_id=settings.vendor_ca_id,
+        manufacturer_ca_id=settings.manufacturer_ca_id,
         stack=settings.stack,
     )
     return FrontDesk(world, settings.topic_prefix)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import boto3
 from botocore.config import Config
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
@@ -99,6 +100,14 @@ class Issuer:
         self._ca = x509.load_pem_x509_certificate(ca_pem.encode())
         self._source = source
         self._lifetime = lifetime
+
+    def signed(self, pem: str) -> bool:
+        """Whether this CA signed the certificate `pem`."""
+        try:
+            x509.load_pem_x509_certificate(pem.encode()).verify_directly_issued_by(self._ca)
+        except (ValueError, TypeError, InvalidSignature):  # another name, another kind of key, another key
+            return False
+        return True
 
     def issue(self, request: csr.Request, serial: str, now: int) -> Certificate:
         """Return a new certificate for `request`'s key, valid from about `now` (ms)."""

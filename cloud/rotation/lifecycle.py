@@ -8,6 +8,8 @@
 - Another public key supersedes an unproven pending certificate, which is then retired.
 - Only a message that came **over the pending certificate** makes it active, and only then is the previous retired.
 - What is to be retired is in the record before anything is retired, so whoever comes next can finish it.
+- What an order lets register again stays in the record until it is in order at a time when no run that read an older
+  record can still be at work.
 - A device that an operator has readmitted may, for that time, ask with a vendor certificate again: the recorded one or
   a new one. What it has stays in service until the next certificate is proven.
 
@@ -21,15 +23,17 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from cloud.rotation.record import NEW, Device, Entry, Retiring, State
+from cloud.rotation.record import NEW, Device, Entry, Retiring, Returning, State
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from cloud.rotation.record import Certificate
 
 SETTLE_MS: Final = 5 * 60 * 1000
-"""How long a retired certificate stays in the record. An overtaken run of the Lambda that is still on its way to
-register that certificate lives at most as long as the function's timeout (a minute); once this time has passed, a
-certificate found gone stays gone."""
+"""How long a certificate that is retired, or let register again, stays in the record. An overtaken run of the Lambda
+that is still on its way to register the one, or to take the other out of service, lives at most as long as the
+function's timeout (a minute); once this time has passed, each stays as it is found."""
 
 REMEMBERED: Final = 8
 """Vendor certificates turned away that a record keeps: more than one device ever had is somebody else's doing."""
@@ -213,6 +217,7 @@ def decide_ack(device: Device | None, principal: str, named: str, now: int) -> R
         retiring=to_retire(device, device.present_certificate_id, now),
         renew=None if advice is None or advice.since <= device.pending.issued_at else advice,
         readmit_until=None,
+        returning=(),
         last_seen=now,
     )
     if device.readmit_until is not None:  # the vendor certificate was in service once more
@@ -230,13 +235,33 @@ def decide_check_in(device: Device | None, principal: str, report: str, now: int
     return Save(replace(device, last_seen=now, report=report))
 
 
-def without_retired(device: Device, now: int) -> Save | Keep:
-    """Return `device`, all of whose `retiring` are retired, without those that nobody can still be registering."""
-    rest = tuple(r for r in device.retiring if now - r.since < SETTLE_MS)
-    if rest == device.retiring:
+def has_settled(one: Retiring | Returning, now: int) -> bool:
+    """Whether no run that read an older record can still be at work on this certificate."""
+    return now - one.since >= SETTLE_MS
+
+
+def finished(device: Device, shut_out: Collection[str], now: int) -> Save | Keep:
+    """Return `device`, all of whose `retiring` are retired, without what has settled.
+
+    `shut_out` are those of its returning certificates that cannot be used as they are. Written before they are deleted,
+    they are looked after for as long again: whoever else is deleting one may strip what has registered anew.
+    """
+    retiring = tuple(one for one in device.retiring if not has_settled(one, now))
+    returning = tuple(
+        replace(one, since=now) if one.certificate_id in shut_out else one
+        for one in device.returning
+        if one.certificate_id in shut_out or not has_settled(one, now)
+    )
+    rest = replace(device, retiring=retiring, returning=returning)
+    if rest == device:
         return Keep("they are too recent to be taken off the record")
-    gone = ", ".join(r.certificate_id[:16] for r in device.retiring if r not in rest)
-    return Save(replace(device, retiring=rest), Entry("retired", gone))
+    gone = ", ".join(one.certificate_id[:16] for one in device.retiring if one not in retiring)
+    return Save(rest, Entry("retired", gone) if gone else None)
+
+
+def to_return(certificate_ids: Iterable[str], now: int) -> tuple[Returning, ...]:
+    """Return these vendor certificates, each once, as let register again from now on."""
+    return tuple(Returning(certificate_id, now) for certificate_id in dict.fromkeys(certificate_ids))
 
 
 def to_retire(device: Device, certificate_id: str | None, now: int) -> tuple[Retiring, ...]:
@@ -264,6 +289,7 @@ def _with_vendor(device: Device, presented: Presented, now: int) -> Device:
     return replace(
         device,
         quarantined=tuple(one for one in device.quarantined if one != came),
+        returning=tuple(one for one in device.returning if one.certificate_id != replaced),
         state=TRANSITIONS.get((device.state, Event.REGISTERED), device.state),
         vendor_certificate_id=presented.certificate_id,
         vendor_not_after=presented.not_after,
@@ -280,7 +306,11 @@ def _turned_away(device: Device, certificate_id: str, reason: str) -> Quarantine
     """Quarantine a vendor certificate of this serial, and remember it for the order that lets it register again."""
     if certificate_id in device.quarantined:
         return Quarantine(reason, certificate_id)
-    remembered = replace(device, quarantined=(*device.quarantined, certificate_id)[-REMEMBERED:])
+    remembered = replace(
+        device,
+        quarantined=(*device.quarantined, certificate_id)[-REMEMBERED:],
+        returning=tuple(one for one in device.returning if one.certificate_id != certificate_id),
+    )
     return Quarantine(reason, certificate_id, remembered)
 
 

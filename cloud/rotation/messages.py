@@ -89,12 +89,12 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class CreateResponse:
-    """The certificate, its id, and its issuer's chain."""
+    """The certificate, its id, and its issuer's certificate, if that is known."""
 
     pem: str
     cert_id: str
     request_id: str | None
-    chain: str
+    chain: str | None
     time: int
 
     def payload(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cloud.rotation.lifecycle import Keep, Save, to_retire
+from cloud.rotation.lifecycle import Keep, Save, to_retire, to_return
 from cloud.rotation.record import NEW, Device, Entry, State
 
 if TYPE_CHECKING:
@@ -27,10 +27,7 @@ class OrderError(ValueError):
 
 
 def allow(device: Device | None, serial: str, now: int, by: str | None = None) -> Save | Keep:
-    """Put a serial on the allow-list.
-
-    Its quarantined vendor certificates stay INACTIVE by this alone: delete them then, and they register once more.
-    """
+    """Put a serial on the allow-list; its quarantined vendor certificates are returning then."""
     if device is None:
         return Save(Device(serial, State.ALLOWED, NEW, allowed_at=now), Entry("allowed", "it may come aboard", by=by))
     if device.state is State.REVOKED:
@@ -38,7 +35,8 @@ def allow(device: Device | None, serial: str, now: int, by: str | None = None) -
     if device.state is not State.QUARANTINED:
         return Keep(f"known already, {device.state}")
     latest = device.quarantined[-1] if device.quarantined else None
-    freed = replace(device, state=State.ALLOWED, allowed_at=now)
+    returning = to_return(device.quarantined, now)
+    freed = replace(device, state=State.ALLOWED, allowed_at=now, quarantined=(), returning=returning)
     return Save(freed, Entry("allowed", "out of quarantine", latest, by))
 
 
@@ -52,26 +50,31 @@ def revoke(device: Device, now: int, by: str | None = None) -> Save | Keep:
     revoked = device
     for certificate_id in (*held, device.vendor_certificate_id):
         revoked = replace(revoked, retiring=to_retire(revoked, certificate_id, now))
-    revoked = replace(revoked, state=State.REVOKED, active=None, pending=None, renew=None, readmit_until=None)
+    revoked = replace(
+        revoked, state=State.REVOKED, active=None, pending=None, renew=None, readmit_until=None, returning=()
+    )
     detail = f"retired with it: {', '.join(name[:16] for name in held)}" if held else "it had no certificate of ours"
     return Save(revoked, Entry("revoked", detail, by=by))
 
 
-def readmit(device: Device, until: int, by: str | None = None) -> Save:
+def readmit(device: Device, now: int, until: int, by: str | None = None) -> Save:
     """Let a device start again with a vendor certificate until then.
 
-    Its recorded one, and those that were quarantined, are INACTIVE: delete them then, and they register once more.
+    Its recorded one and those that were quarantined or being retired are returning then.
     """
     if device.state is State.QUARANTINED:
         raise OrderError("it was never allowed: allow it instead")
     if device.state is State.ALLOWED and device.readmit_until is None:
         raise OrderError("it has not come aboard yet, and needs no readmission: any vendor certificate of its will do")
-    vendors = [one.certificate_id for one in device.retiring if one.vendor]
+    vendors = [device.vendor_certificate_id] if device.vendor_certificate_id else []
+    vendors += [one.certificate_id for one in device.retiring if one.vendor]
+    vendors += [one.certificate_id for one in device.returning]
     returned = replace(
         device,
         state=State.ALLOWED if device.state is State.REVOKED else device.state,
         readmit_until=until,
-        quarantined=(*device.quarantined, *(name for name in vendors if name != device.vendor_certificate_id)),
+        quarantined=(),
+        returning=to_return((*vendors, *device.quarantined), now),
         retiring=tuple(one for one in device.retiring if not one.vendor),
     )
     ends = datetime.fromtimestamp(until / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -58,6 +58,18 @@ class Retiring:
 
 
 @dataclass(frozen=True, slots=True)
+class Returning:
+    """A vendor certificate that an operator's order lets register again, and since when it is looked after.
+
+    It is deleted, for its CA registers it just in time when it comes next. A run that was at work when the order came,
+    and takes the certificate out of service all the same, is made good as long as it is in the record.
+    """
+
+    certificate_id: str
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
 class Renewal:
     """An operator's advice, given at `since`, to renew somewhere in this window."""
 
@@ -83,7 +95,7 @@ class Device:
 
     `vendor_not_after` is when the vendor certificate expires, None if that is not known. Until `readmit_until` the
     device may start again with a vendor certificate. `quarantined` are vendor certificates of this serial that were
-    turned away, the latest last; an operator's order lets them register again. `look_at` is when the sweeper is to look
+    turned away, the latest last; an operator's order makes them `returning`. `look_at` is when the sweeper is to look
     at it, as last written.
     """
 
@@ -100,6 +112,7 @@ class Device:
     last_seen: int | None = None
     report: str | None = None
     quarantined: tuple[str, ...] = ()
+    returning: tuple[Returning, ...] = ()
     readmit_until: int | None = None
     look_at: int | None = None
 
@@ -116,6 +129,13 @@ class Device:
     def readmitted(self, now: int) -> bool:
         """Whether an operator lets the device start again with a vendor certificate."""
         return self.readmit_until is not None and now < self.readmit_until
+
+    def knows(self, certificate_id: str) -> bool:
+        """Whether this is a certificate of the record, whatever it is to the device."""
+        leaving = {one.certificate_id for one in self.retiring}
+        coming = {one.certificate_id for one in self.returning}
+        vendors = {self.vendor_certificate_id, *self.quarantined, *coming}
+        return certificate_id in leaving | vendors or self.holds(certificate_id)
 
     def holds(self, certificate_id: str) -> bool:
         """Whether this is one of the certificates the device may use now."""

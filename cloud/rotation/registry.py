@@ -7,9 +7,9 @@ Every change may be made again: what is done already counts as done. The control
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import boto3
@@ -18,7 +18,7 @@ from botocore.config import Config
 from cloud.rotation.settings import TIMEOUTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from mypy_boto3_iot import IoTClient
     from mypy_boto3_iot_data import IoTDataPlaneClient
@@ -39,6 +39,14 @@ class Registered:
     status: str
     pem: str
     ca_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The names of the policies and things of a certificate."""
+
+    policies: tuple[str, ...]
+    things: tuple[str, ...]
 
 
 class Registry:
@@ -73,11 +81,30 @@ class Registry:
             found = self.describe(certificate_id)
         return found
 
+    def ca_pem(self, ca_id: str) -> str | None:
+        """Return a CA's certificate, PEM, or None if the CA is not registered."""
+        try:
+            found = self._iot.describe_ca_certificate(certificateId=ca_id)["certificateDescription"]
+        except self._iot.exceptions.ResourceNotFoundException:
+            return None
+        return found["certificatePem"]
+
+    def attached(self, found: Registered) -> Attached:
+        """Return what is attached to a certificate."""
+        # Listed to the end before anything is detached, or the pages would shift under the listing.
+        policies = list(self._iot.get_paginator("list_attached_policies").paginate(target=found.arn))
+        things = list(self._iot.get_paginator("list_principal_things").paginate(principal=found.arn))
+        return Attached(
+            tuple(policy["policyName"] for page in policies for policy in page["policies"]),
+            tuple(thing for page in things for thing in page["things"]),
+        )
+
     def establish(self, pem: str, ca_pem: str, certificate_id: str, thing: str, policies: tuple[str, ...]) -> None:
         """Register a certificate as ACTIVE with its policies and thing.
 
-        `ca_pem` names the CA: without it AWS refuses when several CAs share a subject (CertificateConflict). One that
-        is registered already keeps its status: if an operator deactivated it, so it stays.
+        `ca_pem` is the CA that signed it: without it AWS refuses when several CAs share a subject
+        (CertificateConflict). One that is registered already keeps its status: if an operator deactivated it, so it
+        stays.
         """
         try:
             arn = self._iot.register_certificate(certificatePem=pem, caCertificatePem=ca_pem, status="ACTIVE")[
@@ -85,39 +112,50 @@ class Registry:
             ]
         except self._iot.exceptions.ResourceAlreadyExistsException:
             existing = self.describe(certificate_id)
-            if existing is None:  # deleted between the two calls: its retirement has overtaken us
-                return
-            arn = existing.arn
-        try:
-            for policy in policies:
-                self._iot.attach_policy(policyName=policy, target=arn)
+            if existing:  # else its retirement has overtaken us between the two calls
+                self.complete(existing, thing, policies)
+            return
+        with self._unless_deleted(certificate_id):
+            self._attach(arn, policies, (thing,))
+
+    def complete(self, found: Registered, thing: str, policies: tuple[str, ...]) -> None:
+        """Attach to a registered certificate what it lacks of its policies and thing."""
+        with self._unless_deleted(found.certificate_id):
+            there = self.attached(found)
+            lacking = tuple(policy for policy in policies if policy not in there.policies)
+            self._attach(found.arn, lacking, () if thing in there.things else (thing,))
+
+    def _attach(self, arn: str, policies: tuple[str, ...], things: tuple[str, ...]) -> None:
+        for policy in policies:
+            self._iot.attach_policy(policyName=policy, target=arn)
+        for thing in things:
             self._iot.attach_thing_principal(thingName=thing, principal=arn)
+
+    def disable(self, certificate_id: str) -> Registered | None:
+        """Take a certificate out of service: INACTIVE, no policy, no thing. Return it as it was, or None."""
+        found = self.describe(certificate_id)
+        if found is None:
+            return None
+        with self._unless_deleted(certificate_id):
+            self._take_out_of_service(found)
+        return found
+
+    @contextmanager
+    def _unless_deleted(self, certificate_id: str) -> Iterator[None]:
+        """Let it pass that something is not found if it is the certificate: another run has retired it meanwhile."""
+        try:
+            yield
         except self._iot.exceptions.ResourceNotFoundException:
             if self.describe(certificate_id) is not None:  # then it is the policy or the thing that is missing
                 raise
 
-    def disable(self, certificate_id: str) -> Registered | None:
-        """Take a certificate out of service: INACTIVE, no policy, no thing. Return it, or None if it is gone."""
-        found = self.describe(certificate_id)
-        if found is None:
-            return None
-        try:
-            self._take_out_of_service(found)
-        except self._iot.exceptions.ResourceNotFoundException:
-            if self.describe(certificate_id) is not None:
-                raise
-            return None  # deleted meanwhile, by another run that retires it
-        return found
-
     def _take_out_of_service(self, found: Registered) -> None:
         if found.status not in ("INACTIVE", "REVOKED"):
             self._iot.update_certificate(certificateId=found.certificate_id, newStatus="INACTIVE")
-        # Listed to the end before the first is detached, or the pages would shift under the listing.
-        attached = list(self._iot.get_paginator("list_attached_policies").paginate(target=found.arn))
-        for policy in chain.from_iterable(page["policies"] for page in attached):
-            self._tolerate(partial(self._iot.detach_policy, policyName=policy["policyName"], target=found.arn))
-        owned = list(self._iot.get_paginator("list_principal_things").paginate(principal=found.arn))
-        for thing in chain.from_iterable(page["things"] for page in owned):
+        there = self.attached(found)
+        for policy in there.policies:
+            self._tolerate(partial(self._iot.detach_policy, policyName=policy, target=found.arn))
+        for thing in there.things:
             self._tolerate(partial(self._iot.detach_thing_principal, thingName=thing, principal=found.arn))
 
     def delete(self, certificate_id: str) -> None:

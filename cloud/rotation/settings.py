@@ -31,6 +31,7 @@ class Settings:
     topic_prefix: str
     policies: tuple[str, ...]
     vendor_ca_id: str
+    manufacturer_ca_id: str
     manufacturer_ca_pem: str
     manufacturer_key_parameter: str
     manufacturer_key_arn: str
@@ -47,6 +48,7 @@ class Settings:
             topic_prefix=environ["TOPIC_PREFIX"],
             policies=tuple(name for name in policies if name),
             vendor_ca_id=environ["VENDOR_CA_ID"],
+            manufacturer_ca_id=environ["MANUFACTURER_CA_ID"],
             manufacturer_ca_pem=environ["MANUFACTURER_CA_CERTIFICATE"],
             manufacturer_key_parameter=environ["MANUFACTURER_KEY_PARAMETER"],
             manufacturer_key_arn=environ["MANUFACTURER_KEY_ARN"],

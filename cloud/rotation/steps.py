@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cloud.rotation.devices import Devices
     from cloud.rotation.issuer import Issuer
-    from cloud.rotation.record import Certificate, Device
+    from cloud.rotation.record import Certificate, Device, Returning
     from cloud.rotation.registry import Registry
 
 ATTEMPTS: Final = 5
@@ -46,6 +46,7 @@ class World:
     clock: Callable[[], int]
     policies: tuple[str, ...]
     vendor_ca_id: str
+    manufacturer_ca_id: str
     stack: str
 
 
@@ -78,18 +79,33 @@ def create(world: World, serial: str, principal: str, pem: str) -> Certificate |
     except csr.BadCsrError as error:
         return Refuse("bad-csr", str(error))
     certificate = lifecycle.reusable(decision.device, request.fingerprint, now)
+    found = world.registry.describe(certificate.certificate_id) if certificate else None
+    if certificate and not found and not world.issuer.signed(certificate.pem):
+        certificate = None  # this stack cannot register it, so it is of no use to anybody
     if certificate is None:
         certificate = replace(world.issuer.issue(request, serial, now), recovering=decision.recovering)
         issued = lifecycle.with_pending(decision.device, certificate, now)
         world.devices.save(issued.device, now, issued.entry)
         telemetry.count("Issued", world.stack, serial=serial, certificate=certificate.certificate_id)
-    world.registry.establish(certificate.pem, world.issuer.ca_pem, certificate.certificate_id, serial, world.policies)
+    if found:
+        world.registry.complete(found, serial, world.policies)
+    else:
+        named = certificate.certificate_id
+        world.registry.establish(certificate.pem, world.issuer.ca_pem, named, serial, world.policies)
     # A run that was overtaken on its way has just registered what the other one had retired already.
     latest = world.devices.get(serial)
     if latest is None or not latest.holds(certificate.certificate_id):
         _retire(world, certificate.certificate_id, delete=True)
         return Refuse("conflict", "another request has taken the place of this one", CONFLICT_S)
     return certificate
+
+
+def chain_of(world: World, certificate: Certificate) -> str | None:
+    """Return the certificate, PEM, of the CA that signed this one; None if that CA is not registered any more."""
+    if world.issuer.signed(certificate.pem):
+        return world.issuer.ca_pem
+    found = world.registry.describe(certificate.certificate_id)
+    return world.registry.ca_pem(found.ca_id) if found and found.ca_id else None
 
 
 @again_on_conflict
@@ -156,7 +172,7 @@ def quarantine(world: World, decision: Quarantine) -> None:
 
 
 class Keeper(Protocol):
-    """What it takes to finish a retirement."""
+    """What it takes to finish what a record says is to be done."""
 
     @property
     def devices(self) -> Devices:
@@ -171,21 +187,46 @@ class Keeper(Protocol):
         """The time, ms since 1970."""
 
 
-def finish(world: Keeper, serial: str) -> None:
-    """Retire what the record says is to be retired: what the last message left, or one before it could not finish."""
+def finish(world: Keeper, serial: str, *, ordered: bool = False) -> None:
+    """Do what the record says is to be done: what the last message left, or one before it could not finish.
+
+    What is to be retired is retired. A vendor certificate that an order lets register again, and that is out of service
+    all the same, is deleted, so that it can. `ordered`: by the order itself, just now.
+    """
     device = world.devices.get(serial)
-    if device is None or not device.retiring:
+    if device is None or not (device.retiring or device.returning):
         return
+    now = world.clock()
     for retiring in device.retiring:
         _retire(world, retiring.certificate_id, delete=not retiring.vendor)
-    now = world.clock()
-    rest = lifecycle.without_retired(device, now)
-    if not isinstance(rest, Save):
-        return
-    try:
-        world.devices.save(rest.device, now, rest.entry)
-    except ConflictError:
-        return  # whoever wrote will find the same, already retired, and take it off the record
+    shut_out = [one.certificate_id for one in device.returning if _shut_out(world, one, now, ordered=ordered)]
+    rest = lifecycle.finished(device, shut_out, now)
+    if isinstance(rest, Save):
+        try:
+            world.devices.save(rest.device, now, rest.entry)
+        except ConflictError:
+            return  # whoever wrote will find the same, and do the rest
+    for certificate_id in shut_out:
+        _retire(world, certificate_id, delete=True)
+
+
+def _shut_out(world: Keeper, one: Returning, now: int, *, ordered: bool) -> bool:
+    """Whether a vendor certificate that may register again cannot be used as it is.
+
+    One that is not complete yet may be in the hands of its provisioning template: it is given the time to settle. An
+    operator who orders it now does not wait, and knows that the device has nothing.
+    """
+    found = world.registry.describe(one.certificate_id)
+    if found is None:
+        return False
+    if found.status in OUT_OF_SERVICE:
+        return True
+    if found.status != "ACTIVE":
+        return lifecycle.has_settled(one, now)
+    if not (ordered or lifecycle.has_settled(one, now)):
+        return False
+    there = world.registry.attached(found)
+    return not (there.policies and there.things)
 
 
 def _retire(world: Keeper, certificate_id: str, *, delete: bool) -> None:

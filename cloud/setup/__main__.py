@@ -39,6 +39,9 @@ def deploy(options: argparse.Namespace) -> None:
     _preflight(here, options)
     deployed = stack.Stack(here, options.stack)
     preflight.check_topic_prefix(here, deployed, options.topic_prefix)
+    remark = preflight.check_topic_is_free(here, deployed, options.topic_prefix)
+    if remark:
+        say(remark)
     state = _state(options)
     if options.dry_run:
         say(f"all that is needed is there; would deploy {options.stack} to {here.place}, with state in {state}")

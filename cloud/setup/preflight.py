@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import ClientError
 
-from cloud.setup import stack
+from cloud.setup import stack, topics
 from cloud.setup.errors import SetupError
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def _actions(text: str) -> frozenset[str]:
 CALLS: Final = {
     "deploy": _actions("""
         cloudformation:DescribeStacks
+        cloudformation:DescribeStackResources
         dynamodb:Scan
+        iot:ListTopicRules
         kms:CreateAlias CreateKey DescribeKey GetPublicKey Sign TagResource
         ssm:GetParameter PutParameter
         tag:GetResources
@@ -92,6 +94,7 @@ PROVISIONING: Final = _actions("""
 """)
 
 ASSUMED: Final = re.compile(r"arn:(?P<partition>[^:]+):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/.*")
+DEFAULT_PREFIX: Final = "cert-rotation"  # the template's
 BATCH: Final = 100  # actions in one simulation
 
 SHORTEST_LIFETIME_S: Final = 2 * 3600
@@ -143,6 +146,35 @@ def check_topic_prefix(cloud: Cloud, deployed: Stack, prefix: str | None) -> Non
             "would hear none of them any more",
             "leave out --topic-prefix, which keeps it; for new devices deploy another stack: --stack NAME",
         )
+
+
+def check_topic_is_free(cloud: Cloud, deployed: Stack, prefix: str | None) -> str | None:
+    """Refuse a prefix that other topic rules of the region use: each would get the devices' messages and answer them.
+
+    Beside a stack that has the prefix already they are a remark, which is returned: it must stay possible to update it.
+    """
+    present = deployed.outputs().get("TopicPrefix")
+    wanted = prefix or present or DEFAULT_PREFIX
+    client = cloud.session.client("iot", config=cloud.config)
+    listed = [rule for page in client.get_paginator("list_topic_rules").paginate() for rule in page["rules"]]
+    rules = [topics.Rule(one["ruleName"], one.get("topicPattern")) for one in listed if not one.get("ruleDisabled")]
+    own = deployed.resources("AWS::IoT::TopicRule")
+    others = [rule for rule in topics.users(wanted, rules) if rule.name not in own]
+    if not others:
+        return None
+    told = ", ".join(_told(rule, deployed.owner(rule.name)) for rule in others)
+    problem = f"topic prefix {wanted} is used in {cloud.place} already, by {told}"
+    if wanted == present:
+        return f"{problem}: their owner may answer the devices of stack {deployed.name}; have them removed"
+    raise SetupError(
+        f"nothing was touched; {problem}: whoever is behind them and this stack would answer each other's devices",
+        "give another --topic-prefix, which the devices get with their bundles; or, if they are not needed any more, "
+        "remove that stack, or delete or disable those rules",
+    )
+
+
+def _told(rule: topics.Rule, owner: str | None) -> str:
+    return f"rule {rule.name} ({f'stack {owner}, ' if owner else ''}{rule.topic_filter})"
 
 
 def _denied(cloud: Cloud, actions: frozenset[str]) -> tuple[list[str], str | None]:

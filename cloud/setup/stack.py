@@ -57,6 +57,28 @@ class Stack:
         """Whether there is a stack of that name, in whatever state."""
         return self._describe() is not None
 
+    def resources(self, kind: str) -> set[str]:
+        """Return the physical names of the stack's resources of a type; none when there is no stack."""
+        try:
+            found = self._client.describe_stack_resources(StackName=self.name)["StackResources"]
+        except ClientError as error:
+            if _says_it_does_not_exist(error):
+                return set()
+            raise
+        return {
+            one["PhysicalResourceId"] for one in found if one["ResourceType"] == kind and "PhysicalResourceId" in one
+        }
+
+    def owner(self, physical_name: str) -> str | None:
+        """Return the name of the stack that a resource belongs to, None if CloudFormation knows of none."""
+        try:
+            found = self._client.describe_stack_resources(PhysicalResourceId=physical_name)["StackResources"]
+        except ClientError as error:
+            if _says_it_does_not_exist(error):
+                return None
+            raise
+        return found[0]["StackName"] if found else None
+
     def deploy(self, build: Path, parameters: Mapping[str, str], log: Path) -> None:
         """Create or update the stack from a build; `log` gets all that SAM says. Raises SetupError."""
         self._make_ready()

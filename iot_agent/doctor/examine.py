@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from iot_agent import settings as settings_room
+from iot_agent.config import bundle
+from iot_agent.core import settings as settings_room
+from iot_agent.core.record import CheckedIn, Record
+from iot_agent.core.settings import Settings, Token
 from iot_agent.doctor import findings
 from iot_agent.doctor.findings import Finding
 from iot_agent.doctor.probes import clock, cloud, disk, files, identities, keystore, network
@@ -27,11 +30,9 @@ from iot_agent.doctor.rules import keystore as key_rules
 from iot_agent.doctor.rules import network as network_rules
 from iot_agent.doctor.rules import renewal as renewal_rules
 from iot_agent.doctor.rules.network import Network
-from iot_agent.keys.ring import KeyRing
+from iot_agent.keys.keyring import KeyRing
 from iot_agent.keys.token import TokenKeys
-from iot_agent.record import CheckedIn, Record
-from iot_agent.settings import Settings, Token
-from iot_agent.turns import PATIENCE, turn
+from iot_agent.storage.identity_lock import PATIENCE, turn
 
 LIMIT = 170  # seconds for all of it
 LOOKS = 3
@@ -110,6 +111,10 @@ def _files(config: Path, settings: Settings) -> Iterator[Finding]:
     active = identities.record(settings)[0].active
     seen, agent = files.look(config, settings, None if active is None else active.label), files.agent(settings)
     yield from file_rules.judge(seen, agent)
+    unreadable = {file.path for file in seen if file.problem is not None}
+    for problem in bundle.problems(settings, starting=False):
+        if str(problem.path) not in unreadable:
+            yield findings.error("files.content", problem.wrong, problem.remedy)
     if settings.identity_group is not None:
         yield file_rules.judge_group(settings.identity_group, seen, agent)
 

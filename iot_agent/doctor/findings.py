@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from iot_agent.core.errors import printable
+
 SCHEMA = 1
 
 
@@ -88,9 +90,12 @@ MARKS = {Level.FINE: "ok", Level.SKIPPED: "-", Level.WARNING: "WARNING", Level.E
 
 
 def write(finding: Finding) -> str:
-    """Write a finding for a person: one line, and below it what to do."""
-    line = f"{MARKS[finding.level]:<8} {finding.check:<22} {finding.message}"
-    return f"{line}\n{'':<31} → {finding.remedy}" if finding.remedy else line
+    """Write a finding for a person: one line, and below it what to do.
+
+    What certificates, servers and the record said is in them; a terminal must not obey it.
+    """
+    line = f"{MARKS[finding.level]:<8} {finding.check:<22} {printable(finding.message)}"
+    return f"{line}\n{'':<31} → {printable(finding.remedy)}" if finding.remedy else line
 
 
 def summary(findings: list[Finding]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import pytest
 from botocore.client import BaseClient
+from cryptography.exceptions import InvalidSignature
 from moto import mock_aws
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.iot.models import FakeCertificate
@@ -31,13 +34,13 @@ from tests.cloud import pki, role
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import pytest
     from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource, Table
     from mypy_boto3_iot import IoTClient
 
     from cloud.rotation.record import Device
 
 PREFIX = "cert-rotation"
+front_desk = handler.front_desk  # as it is when no bench has put its own clock and waits into it
 OPERATIONS = {"create": "create-man-cert", "ack": "ack-man-cert", "check-in": "check-in"}
 
 
@@ -299,6 +302,8 @@ def made_once(kind: str, service: str, owner: str = "world") -> Any:  # noqa: AN
     Those of the owner "lambda" are held to the Lambda's role.
     """
     made = getattr(boto3.Session(), kind)(service)
+    if service == "iot":
+        made.meta.events.register("before-parameter-build.iot.RegisterCertificate", name_the_signer)
     if owner == "lambda":
         role.watch(made if kind == "client" else made.meta.client)
     return made
@@ -314,6 +319,15 @@ def name_the_ca(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FakeCertificate, "to_description_dict", described)
 
 
+def name_the_signer(params: dict[str, Any], **_rest: object) -> None:
+    """Fail a test whose registration names another CA than the one that signed: AWS refuses that, moto does not."""
+    certificate, ca = pki.load(params["certificatePem"]), pki.load(params["caCertificatePem"])
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (ValueError, InvalidSignature):
+        pytest.fail(f"registered with {ca.subject}, and signed by {certificate.issuer}")  # not an Exception
+
+
 @contextmanager
 def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """Set a cloud up, with SN-1 on the allow-list."""
@@ -325,12 +339,7 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         table, history = create_tables(resource)
         for policy in ("bootstrap", "device", "application"):
             iot.create_policy(policyName=policy, policyDocument='{"Version":"2012-10-17","Statement":[]}')
-        ids = [
-            iot.register_ca_certificate(
-                caCertificate=pki.authority(title).pem, certificateMode="SNI_ONLY", setAsActive=True
-            )["certificateId"]
-            for title in ("vendor CA", "manufacturer CA")
-        ]
+        ids = [register_ca(title) for title in ("vendor CA", "manufacturer CA")]
         boto3.client("ssm").put_parameter(
             Name="/test/key", Value=pki.authority("manufacturer CA").key_pem, Type="SecureString"
         )
@@ -342,6 +351,7 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
             "DEVICE_POLICY_NAME": "device",
             "APPLICATION_POLICY_NAME": "application",
             "VENDOR_CA_ID": ids[0],
+            "MANUFACTURER_CA_ID": ids[1],
             "MANUFACTURER_CA_CERTIFICATE": pki.authority("manufacturer CA").pem,
             "MANUFACTURER_KEY_PARAMETER": "/test/key",
             "MANUFACTURER_KEY_ARN": "",
@@ -349,18 +359,39 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         }
         for name, value in environment.items():
             patch.setenv(name, value)
-        handler.front_desk.cache_clear()
-        with patch.context() as of_lambda:
-            of_lambda.setattr(boto3, "client", lambda service, **_: made_once("client", service, "lambda"))
-            of_lambda.setattr(boto3, "resource", lambda service, **_: made_once("resource", service, "lambda"))
-            wired = handler.front_desk()
-            clients = boto3.client("iot"), boto3.client("iot-data")
-        made = Bench(iot, table, devices.Devices(table, history), ids[0], wired.world.clock())
-        registry = Registry(*clients, made.sleep)
-        desk = replace(wired, world=replace(wired.world, registry=registry, clock=lambda: made.now))
-        patch.setattr(handler, "front_desk", lambda: desk)
+        made = Bench(iot, table, devices.Devices(table, history), ids[0], time.time_ns() // 1_000_000)
+        wire(made, patch)
         made.allow("SN-1")
         yield made
+
+
+def register_ca(title: str) -> str:
+    """Register a CA of that name; return its id."""
+    pem = pki.authority(title).pem
+    iot: IoTClient = made_once("client", "iot")
+    return iot.register_ca_certificate(caCertificate=pem, certificateMode="SNI_ONLY", setAsActive=True)["certificateId"]
+
+
+def change_ca(bench: Bench, patch: pytest.MonkeyPatch, title: str) -> None:
+    """Deploy the stack with another manufacturer CA; the one before stays registered."""
+    patch.setenv("MANUFACTURER_CA_ID", register_ca(title))
+    patch.setenv("MANUFACTURER_CA_CERTIFICATE", pki.authority(title).pem)
+    key = pki.authority(title).key_pem
+    boto3.client("ssm").put_parameter(Name="/test/key", Value=key, Type="SecureString", Overwrite=True)
+    wire(bench, patch)
+
+
+def wire(bench: Bench, patch: pytest.MonkeyPatch) -> None:
+    """Start the Lambda afresh, with what its environment says now."""
+    with patch.context() as of_lambda:
+        of_lambda.setattr(boto3, "client", lambda service, **_: made_once("client", service, "lambda"))
+        of_lambda.setattr(boto3, "resource", lambda service, **_: made_once("resource", service, "lambda"))
+        front_desk.cache_clear()
+        wired = front_desk()
+        clients = boto3.client("iot"), boto3.client("iot-data")
+    registry = Registry(*clients, bench.sleep)
+    desk = replace(wired, world=replace(wired.world, registry=registry, clock=lambda: bench.now))
+    patch.setattr(handler, "front_desk", lambda: desk)
 
 
 @contextmanager

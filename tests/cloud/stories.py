@@ -10,6 +10,7 @@ import threading
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tests.cloud.bench import Bench
 
 Event: TypeAlias = dict[str, str]
+Act: TypeAlias = "Callable[[], object]"
 Scene: TypeAlias = "Callable[[Bench], tuple[Event, Event]]"
 
 TURN_S = 60.0
@@ -122,15 +124,24 @@ def live_with_each(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> int:
         met += faults
 
 
-def take_turns(monkeypatch: pytest.MonkeyPatch, events: tuple[Event, Event], turns: tuple[int, int]) -> Counter[str]:
-    """Run the first event up to its call `turns[0]`, the second up to its own, then the first to its end, the second.
+def take_turns(
+    monkeypatch: pytest.MonkeyPatch,
+    acts: tuple[Act, Act],
+    turns: tuple[int, int],
+    meanwhile: Callable[[str, int], object] = lambda _who, _call: None,
+) -> Counter[str]:
+    """Run the first act up to its call `turns[0]`, the second up to its own, then the first to its end, the second.
 
-    Return how many calls each made.
+    `meanwhile` is told of each call before it is made, of "first" or "second" and which of its calls it is, and may
+    raise: calls of its own do not count. Return how many calls each made.
     """
     calls: Counter[str] = Counter()
     second_starts, first_resumes, second_resumes = threading.Event(), threading.Event(), threading.Event()
+    within = threading.local()
 
     def hook(_number: int, _operation: str) -> None:
+        if getattr(within, "hook", False):
+            return
         me = threading.current_thread().name
         calls[me] += 1
         if (me, calls[me]) == ("first", turns[0]):
@@ -139,11 +150,16 @@ def take_turns(monkeypatch: pytest.MonkeyPatch, events: tuple[Event, Event], tur
         elif (me, calls[me]) == ("second", turns[1]):
             first_resumes.set()
             assert second_resumes.wait(TURN_S)
+        within.hook = True
+        try:
+            meanwhile(me, calls[me])
+        finally:
+            within.hook = False
 
     def first() -> None:
         threading.current_thread().name = "first"
         try:
-            handler.handle(events[0], CONTEXT)
+            acts[0]()
         finally:
             second_starts.set()
             second_resumes.set()
@@ -152,7 +168,7 @@ def take_turns(monkeypatch: pytest.MonkeyPatch, events: tuple[Event, Event], tur
         threading.current_thread().name = "second"
         assert second_starts.wait(TURN_S)
         try:
-            handler.handle(events[1], CONTEXT)
+            acts[1]()
         finally:
             first_resumes.set()
 
@@ -170,7 +186,8 @@ def meet_at_each(monkeypatch: pytest.MonkeyPatch, scene: Scene, judge: Callable[
             with a_bench(monkeypatch) as bench:
                 events = scene(bench)
                 before = len(answers(bench))
-                calls = take_turns(monkeypatch, events, (first_at, second_at))
+                acts = partial(handler.handle, events[0], CONTEXT), partial(handler.handle, events[1], CONTEXT)
+                calls = take_turns(monkeypatch, acts, (first_at, second_at))
                 both = answers(bench)[before:]
                 assert len(both) == sum(event != SWEEP for event in events), "each device gets its one answer"
                 bench.check_settled()

@@ -10,7 +10,7 @@ from cloud.fleet import acts
 from cloud.rotation import agenda, steps
 from cloud.rotation.agenda import DAY_MS
 from cloud.rotation.lifecycle import SETTLE_MS
-from cloud.rotation.record import State
+from cloud.rotation.record import Renewal, State
 from tests.cloud.bench import Bench, a_bench, before_each_call, request
 from tests.cloud.stories import Killed
 
@@ -314,3 +314,54 @@ def test_a_write_that_meets_a_transaction_is_tried_again(bench: Bench, monkeypat
     with before_each_call(monkeypatch, busy):
         assert "error" not in bench.ask("check-in", "SN-1", first, {"request_id": "r", "report": {}})
     assert left == [0]
+
+
+WRITES: dict[str, Callable[[Bench, str, str], object]] = {
+    "check-in": lambda bench, active, _: bench.ask("check-in", "SN-1", active, {"request_id": "r", "report": {}}),
+    "request": lambda bench, active, _: bench.create(active, 3),
+    "acknowledgement": lambda bench, _, pending: bench.ack(pending),
+    "advice": lambda bench, *_: acts.advise(bench.office(), "SN-1", Renewal(1, 2, "new CA")),
+    "readmission": lambda bench, *_: acts.readmit(bench.office(), "SN-1", 30 * DAY_MS),
+    "revocation": lambda bench, *_: acts.revoke(bench.office(), "SN-1"),
+    "vendor": lambda bench, *_: bench.deliver(bench.registered_event(bench.vendor("SN-1"))),
+}
+
+
+def due_then_written(bench: Bench, write: str, late: int = 1) -> None:
+    """Let a look become due, write to the record in one way, and see that the look is as due as before."""
+    active = onboarded(bench)
+    bench.now += SETTLE_MS
+    bench.sweep()
+    pending = bench.create(active, 1)["cert_id"]
+    due = bench.device().look_at
+    assert due is not None
+    bench.now = due + late
+    WRITES[write](bench, active, pending)
+    assert bench.device().look_at == due, "put off by a write"
+    bench.sweep()
+    planned = bench.device().look_at
+    assert planned is None or planned > bench.now, "looked at, and still due"
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_look_that_is_due_stays_due_whatever_is_written(bench: Bench, write: str) -> None:
+    due_then_written(bench, write)
+
+
+def test_a_certificate_that_nobody_proves_is_abandoned_although_the_device_checks_in_just_before_the_sweeper(
+    bench: Bench,
+) -> None:
+    active = onboarded(bench)
+    pending = bench.create(active, 1)["cert_id"]
+    bench.now += DAY_MS
+    WRITES["check-in"](bench, active, pending)
+    bench.sweep()
+    assert bench.status(pending) == "gone"
+    assert bench.device().state is State.ROTATION_COMPLETE
+
+
+def test_bug_planted_any_write_plans_the_look_afresh(bench: Bench, monkeypatch: Patch) -> None:
+    honest = agenda.next_look
+    monkeypatch.setattr("cloud.rotation.devices.next_look", lambda device, now: honest(agenda.looked_at(device), now))
+    with pytest.raises(AssertionError, match="put off"):
+        due_then_written(bench, "check-in")

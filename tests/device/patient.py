@@ -17,14 +17,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from iot_agent import certificates, config
-from iot_agent.codec import encode_record
+from iot_agent.config import agent_yaml
+from iot_agent.core.codec import encode_record
+from iot_agent.core.record import Certificate, Identity, Record, State
+from iot_agent.core.settings import Settings
 from iot_agent.doctor import examine
 from iot_agent.doctor.findings import Finding, Level
-from iot_agent.identities import IdentityDirectories
+from iot_agent.keys import certificates
 from iot_agent.keys.file import FileKeys
-from iot_agent.record import Certificate, Identity, Record, State
-from iot_agent.settings import Settings
+from iot_agent.storage.identities import IdentityDirectories
 from tests.simulator.authority import Authority
 
 LABEL, SERIAL = "iot-agent-20260101T000000Z-00000001", "SN-0001"
@@ -77,7 +78,7 @@ class Patient:
         self.save(replace(self.record, **fields))  # type: ignore[arg-type]  # a test's table names the fields
 
     def settings(self) -> Settings:
-        return config.read(self.directory / "agent.yaml")
+        return agent_yaml.read(self.directory / "agent.yaml")
 
     def findings(self) -> list[Finding]:
         return list(examine.examine(self.directory / "agent.yaml", self.settings()))

@@ -3,20 +3,22 @@
 import grp
 import json
 import logging
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from iot_agent import applications
-from iot_agent.applications import TellingStore
+from iot_agent.core.ports import StateStore
+from iot_agent.core.reconcile import OnDisk
+from iot_agent.core.record import Identity, Record
 from iot_agent.doctor.findings import Level
-from iot_agent.identities import IdentityDirectories
 from iot_agent.keys.file import FileKeys
-from iot_agent.ports import StateStore
-from iot_agent.reconcile import OnDisk
-from iot_agent.record import Identity, Record
-from iot_agent.store import RecordStore
+from iot_agent.storage import application_access
+from iot_agent.storage.application_access import TellingStore
+from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.storage.record_store import RecordStore
 from tests.device.patient import LABEL, Patient, acting_as
 
 GROUP, MEMBER, STRANGER = "daemon", (4321, 4321), (4322, 4322)
@@ -207,6 +209,36 @@ def test_no_link_is_followed_to_a_file_of_somebody_else(patient: Patient) -> Non
     assert foreign.stat().st_mode & 0o7777 == 0o600
 
 
+def a_pipe_for_the_key(patient: Patient) -> None:
+    (patient.identity / "key.pem").unlink()
+    os.mkfifo(patient.identity / "key.pem", 0o600)
+
+
+def a_pipe_for_the_announcement(patient: Patient) -> None:
+    os.mkfifo(patient.directory / "run" / "identity.json")
+
+
+def a_directory_for_the_announcement(patient: Patient) -> None:
+    (patient.directory / "run" / "identity.json").mkdir()
+
+
+def a_label_that_leads_elsewhere(patient: Patient) -> None:
+    assert patient.record.active is not None
+    patient.record = replace(patient.record, active=replace(patient.record.active, label="../../etc"))
+
+
+ODD = [a_pipe_for_the_key, a_pipe_for_the_announcement, a_directory_for_the_announcement, a_label_that_leads_elsewhere]
+
+
+@pytest.mark.parametrize("spoil", ODD)
+def test_nothing_that_lies_in_the_way_holds_up_the_record(patient: Patient, spoil: Callable[[Patient], None]) -> None:
+    share(patient)
+    spoil(patient)
+    telling = start(patient)
+    telling.save(promoted(patient))
+    assert (patient.state / "current").readlink().name == NEXT
+
+
 def test_the_doctor_knows_what_is_shared_on_purpose(patient: Patient) -> None:
     share(patient)
     found = patient.worries()
@@ -233,7 +265,7 @@ def test_a_key_on_a_token_is_named_by_its_uri(patient: Patient) -> None:
 
 def test_modes_are_set_only_where_they_differ(patient: Patient) -> None:
     path = patient.identity / "key.pem"
-    applications._set(path, 0o640, GID)
+    application_access._set(path, 0o640, GID)
     changed = path.stat().st_ctime_ns
-    applications._set(path, 0o640, GID)
+    application_access._set(path, 0o640, GID)
     assert path.stat().st_ctime_ns == changed

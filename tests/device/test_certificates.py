@@ -1,7 +1,10 @@
 """What makes a certificate fit, each check alone; OpenSSL is the second opinion on what we make."""
 
 import subprocess
+import time
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,12 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from iot_agent import certificates
-from iot_agent.certificates import Expectation, check_fit
-from iot_agent.errors import Fatal, Retryable
+from iot_agent.core.errors import Fatal, Retryable
+from iot_agent.keys import certificates
+from iot_agent.keys.certificates import Expectation, check_fit
 from iot_agent.keys.file import FileKeys
 from tests.simulator.authority import Authority
 
@@ -91,6 +94,51 @@ def test_an_unfit_certificate_is_refused_and_the_check_named(complaint: str, pem
     with pytest.raises(Retryable, match=complaint) as refused:
         check_fit(pem, None, expectation())
     assert refused.value.code == "unfit-certificate"
+
+
+def serial_zero(directory: Path) -> str:
+    """Have OpenSSL issue what our own library would not."""
+    ca, key, made = directory / "ca.pem", directory / "ca.key", directory / "zero.pem"
+    ca.write_text(CA.pem)
+    key.write_bytes(CA.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (directory / "request.pem").write_text(certificates.build_csr(KEY, SERIAL))
+    issue = f"openssl x509 -req -in request.pem -CA {ca} -CAkey {key} -set_serial 0 -days 1000 -out {made}"
+    subprocess.run(issue.split(), cwd=directory, check=True, capture_output=True)
+    return made.read_text()
+
+
+def test_a_serial_number_of_zero_is_told_and_is_no_raw_warning(tmp_path: Path) -> None:
+    pem = serial_zero(tmp_path)
+    with warnings.catch_warnings(record=True) as raw:
+        warnings.simplefilter("always")
+        expected = replace(expectation(), now=time.time())
+        assert check_fit(pem, None, expected)
+        assert certificates.examine(pem, None, expected).odd == (
+            "its serial number is 0, which must be positive (RFC 5280, 4.1.2.2)"
+        )
+        assert certificates.load_issuers(pem)
+    assert raw == []
+
+
+YEAR = 365.25 * 86400
+
+
+@pytest.mark.parametrize(("years", "fit"), [(10, True), (24, True), (30, True), (31, False), (7900, False)])
+def test_a_certificate_that_nobody_would_see_renewed_is_refused_with_both_dates(years: float, fit: bool) -> None:  # noqa: FBT001 - a row
+    """The sample's cloud issues for ten years, AWS IoT itself until 2049."""
+    pem = certificate(end=NOW + years * YEAR)
+    if fit:
+        check_fit(pem, None, expectation())
+    else:
+        with pytest.raises(Retryable, match=r"valid from 2026-09-21 to \d{4}-\d\d-\d\d, longer than 30 years"):
+            check_fit(pem, None, expectation())
+
+
+@pytest.mark.parametrize("issuers", ["", "\n", "-----BEGIN CERTIFICATE-----\n"])
+@pytest.mark.parametrize("chain", [None, OTHER_CA.pem])
+def test_a_ca_file_without_a_ca_is_no_weaker_check(issuers: str, chain: str | None) -> None:
+    with pytest.raises(Retryable, match="cannot be read"):
+        check_fit(certificate(ca=OTHER_CA), chain, expectation(issuers))
 
 
 def test_without_a_given_ca_the_chain_that_came_along_must_fit() -> None:

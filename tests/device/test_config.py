@@ -1,13 +1,20 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from iot_agent import config, settings
-from iot_agent.config import BadConfiguration
-from iot_agent.schedule import Policy
-from iot_agent.settings import Token, TokenKey
+from iot_agent.config import agent_yaml
+from iot_agent.config.agent_yaml import BadConfiguration
+from iot_agent.core import settings
+from iot_agent.core.schedule import Policy
+from iot_agent.core.settings import Token, TokenKey
+from iot_agent.storage import identity_lock
+from iot_agent.worker import mqtt
+from tests.device.patient import Patient
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -30,12 +37,12 @@ def write(directory: Path, text: str) -> Path:
 def problems(directory: Path, text: str) -> list[str]:
     path = write(directory, text)
     with pytest.raises(BadConfiguration) as refused:
-        config.read(path)
+        agent_yaml.read(path)
     return str(refused.value).replace(f"{path}", "agent.yaml").splitlines()
 
 
 def test_required_keys_are_enough_and_paths_are_relative_to_the_file(tmp_path: Path) -> None:
-    read = config.read(write(tmp_path, GOOD))
+    read = agent_yaml.read(write(tmp_path, GOOD))
     assert read.client_id == "SN-0001-agent"
     assert read.endpoint_ca_file == tmp_path / "ca.pem"
     assert read.bootstrap_key == Path("/keys/key.pem")
@@ -44,9 +51,9 @@ def test_required_keys_are_enough_and_paths_are_relative_to_the_file(tmp_path: P
 
 def test_the_annotated_example_names_every_key_with_its_default() -> None:
     text = (ROOT / "config" / "agent.yaml").read_text()
-    read = config.read(ROOT / "config" / "agent.yaml")
+    read = agent_yaml.read(ROOT / "config" / "agent.yaml")
     assert read.policy == Policy()
-    for key in config.SETTINGS:
+    for key in agent_yaml.SETTINGS:
         assert f"{key.split('.')[-1]}:" in text, key
 
 
@@ -54,18 +61,18 @@ ON_TOKEN = GOOD + "keys: {backend: pkcs11, module: /m.so, token: fleet, pin: tok
 
 
 def test_keys_on_a_token(tmp_path: Path) -> None:
-    read = config.read(write(tmp_path, ON_TOKEN))
+    read = agent_yaml.read(write(tmp_path, ON_TOKEN))
     assert (read.keys_backend, read.keys_token) == ("pkcs11", Token("/m.so", "fleet", f"file:{tmp_path}/token.pin"))
-    read = config.read(write(tmp_path, ON_TOKEN.replace("token.pin", "credential:token-pin")))
+    read = agent_yaml.read(write(tmp_path, ON_TOKEN.replace("token.pin", "credential:token-pin")))
     assert read.keys_token == Token("/m.so", "fleet", "credential:token-pin")
 
 
 def test_a_bootstrap_key_on_a_token_takes_what_it_does_not_say_from_the_keys_section(tmp_path: Path) -> None:
-    read = config.read(write(tmp_path, ON_TOKEN.replace("/keys/key.pem", "pkcs11:object=vendor")))
+    read = agent_yaml.read(write(tmp_path, ON_TOKEN.replace("/keys/key.pem", "pkcs11:object=vendor")))
     assert read.bootstrap_key == TokenKey(Token("/m.so", "fleet", f"file:{tmp_path}/token.pin"), "vendor")
     assert settings.load(settings.dump(read)) == read
     whole = "pkcs11:token=other;object=vendor?module-path=/n.so&pin-source=file:/p"
-    read = config.read(write(tmp_path, GOOD.replace("/keys/key.pem", f'"{whole}"')))
+    read = agent_yaml.read(write(tmp_path, GOOD.replace("/keys/key.pem", f'"{whole}"')))
     assert read.bootstrap_key == TokenKey(Token("/n.so", "other", "file:/p"), "vendor")
     assert settings.load(settings.dump(read)) == read
 
@@ -107,6 +114,24 @@ def test_each_part_of_a_token_that_is_missing_is_named(tmp_path: Path) -> None:
             "renewal: {at: 80%, spread: 10%}",
             "agent.yaml:8: renewal: at + spread must not pass 0.85",
         ),
+        ("renewal: {at: 1e-9000000}", "agent.yaml:8: renewal.at: '1e-9000000' is not a fraction"),
+        ("renewal: {at: 1/0}", "agent.yaml:8: renewal.at: '1/0' is not a fraction"),
+        ("limits: {step: 10s}", "agent.yaml:8: limits.step: '10s' is not from 2m to 1h"),
+        ("limits: {step: 9d}", "agent.yaml:8: limits.step: '9d' is not from 2m to 1h"),
+        ("limits: {key_generation: 1s}", "agent.yaml:8: limits.key_generation: '1s' is not from 30s to 1h"),
+        ("retry: {longest: 99999d}", "agent.yaml:8: retry.longest: '99999d' is not from 1s to 7d"),
+        (r'log: {level: "\x1b[2J"}', r"agent.yaml:8: log.level: '\x1b[2J' is not one of"),
+        (r'"a\nagent.yaml:1: b\e[2J": c', "agent.yaml:8: a agent.yaml:1: b?[2J: unknown key"),
+        (
+            r'manufacturer_ca: "a\0b"',
+            "agent.yaml:8: manufacturer_ca: 'a\\x00b' holds characters that cannot be printed",
+        ),
+        (f"manufacturer_ca: {'a' * 4097}", "agent.yaml:8: manufacturer_ca: is longer than 4096 characters"),
+        ("metrics: {textfile: /}", "agent.yaml:8: metrics.textfile: '/' is not a file whose name ends in .prom"),
+        ("metrics: {textfile: /run/.prom}", "metrics.textfile: '/run/.prom' is not a file whose name ends in .prom"),
+        ("metrics: {textfile: /var/lib/iot-agent/state.json}", "is not a file whose name ends in .prom"),
+        ("metrics: {textfile: /var/lib/iot-agent/a.prom}", "metrics.textfile: /var/lib/iot-agent/a.prom is inside"),
+        ("metrics: {textfile: /run/../var/lib/iot-agent/identities/a.prom}", "is inside paths.state"),
         ("topic_prefix: a/#", "is not a topic of one to four levels without wildcards"),
         ("identity: {group: a b}", "agent.yaml:8: identity.group: 'a b' is not the name of a group"),
         ("client_id: '*'", "agent.yaml:8: client_id: '*' is not letters, digits"),
@@ -137,17 +162,67 @@ def test_what_is_not_a_configuration_is_refused(text: str, tmp_path: Path) -> No
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration, match=r"agent\.yaml: cannot be read: No such file"):
-        config.read(tmp_path / "agent.yaml")
+        agent_yaml.read(tmp_path / "agent.yaml")
 
 
-def run_child(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "iot_agent.config", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+NUMBERS = [key for key, setting in agent_yaml.SETTINGS.items() if isinstance(setting.default, int | float)]
+HUGE = [
+    "9" * 4000,
+    "0." + "9" * 4000,
+    "1/" + "9" * 4000,
+    "1e9000000",
+    "1e-9000000",
+    "9" * 4000 + "d",
+    "-1",
+    "inf",
+    "nan",
+    "\u0661",
+]
+
+
+def test_every_kind_of_number_is_meant() -> None:
+    assert len(NUMBERS) == 10
+    assert {"renewal.at", "limits.step", "retry.prove_attempts", "endpoint.port", "check_in.every"} < set(NUMBERS)
+
+
+@pytest.mark.parametrize("value", HUGE, ids=lambda value: value[:12])
+def test_no_number_takes_long_or_becomes_another_one(value: str, tmp_path: Path) -> None:
+    """In a process that may use four seconds of a processor: what is refused is refused before it is computed."""
+    file: dict[str, Any] = yaml.safe_load(GOOD)
+    for key in NUMBERS:
+        section, _, name = key.partition(".")
+        file.setdefault(section, {})[name] = value
+    path = write(tmp_path, yaml.safe_dump(file))
+    done = run_child(path, "prlimit", "--cpu=4")
+    assert done.returncode == 78, done.stderr
+    assert all(f"{key}: '{value[:5]}" in done.stderr for key in NUMBERS)
+
+
+def test_a_link_into_the_state_directory_leads_no_metrics_there(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "state")
+    text = GOOD + "paths: {state: state}\nmetrics: {textfile: elsewhere/iot-agent.prom}\n"
+    (problem,) = problems(tmp_path, text)
+    assert "is inside paths.state, which holds keys and the record; put it elsewhere" in problem
+    read = agent_yaml.read(write(tmp_path, text.replace("elsewhere", "run")))
+    assert read.metrics_textfile == tmp_path / "run/iot-agent.prom"
+
+
+def test_a_step_may_take_as_long_as_all_that_it_may_have_to_wait_for() -> None:
+    answers = 2 * (mqtt.ACK_TIMEOUT + 5) + mqtt.REPLY_TIMEOUT  # to subscribing and to publishing, and the reply
+    connecting = mqtt.CONNECT_TRIES * mqtt.CONNECT_SPACING[1] + mqtt.CONNECT_TIMEOUT
+    assert identity_lock.PATIENCE + connecting + answers <= agent_yaml.LEAST_STEP
+    assert agent_yaml.LEAST_KEY_GENERATION > identity_lock.PATIENCE
+
+
+def run_child(path: Path, *before: str) -> subprocess.CompletedProcess[str]:
+    command = [*before, sys.executable, "-m", "iot_agent.config", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"})
 
 
 def test_settings_survive_the_way_from_the_child(tmp_path: Path) -> None:
-    path = write(tmp_path, GOOD + "manufacturer_ca: m.pem\n")
-    assert settings.load(run_child(path).stdout) == config.read(path)
+    patient = Patient(tmp_path)
+    assert settings.load(run_child(tmp_path / "agent.yaml").stdout) == patient.settings()
 
 
 def test_the_child_exits_78_for_a_wrong_file(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import control, turns
 from iot_agent.doctor import command
+from iot_agent.host import control_socket
+from iot_agent.storage import identity_lock
 from tests.device.patient import closed_port
-from tests.harness import PATIENCE, Agent, gone, wait_for
+from tests.harness import PATIENCE, Agent, gone, impatient, wait_for
 from tests.simulator.authority import Authority
 
 
@@ -32,7 +33,7 @@ class LonelyAgent(Agent):
         (directory / "bootstrap.key").write_text(key)
         self.configure()
 
-    def configure(self, extra: str = "limits: {step: 60s}") -> None:
+    def configure(self, extra: str = "limits: {step: 2m}") -> None:
         (self.directory / "agent.yaml").write_text(
             f"serial: SN-0001\nendpoint: {{host: localhost, port: {self.port}, ca_file: ca.pem}}\n"
             "bootstrap: {certificate: bootstrap.pem, key: bootstrap.key}\n"
@@ -86,7 +87,7 @@ def test_a_killed_daemon_takes_its_worker_along_and_the_next_one_carries_on(agen
 
 def test_a_hanging_worker_is_stopped_at_its_limit_and_the_daemon_answers_meanwhile(agent: LonelyAgent) -> None:
     agent.configure("limits: {step: 2s}")
-    agent.start()
+    agent.start(**impatient(agent.directory))
     worker = agent.worker()
     slowest = 0.0
     for _ in range(20):
@@ -342,7 +343,7 @@ def test_the_resident_process_has_one_thread_and_no_heavy_library(agent: LonelyA
 @contextmanager
 def turn_taken(state: Path) -> Iterator[None]:
     """Use the identity as `agentctl doctor` does."""
-    with turns.turn(state, PATIENCE) as ours:
+    with identity_lock.turn(state, PATIENCE) as ours:
         assert ours
         yield
 
@@ -372,14 +373,14 @@ def test_a_doctor_that_never_ends_stops_no_step(agent: LonelyAgent) -> None:
     )
     (agent.directory / "state").mkdir()
     with turn_taken(agent.directory / "state"):
-        agent.start()
+        agent.start(**impatient(agent.directory))
         assert wait_for(lambda: agent.status()["last_error"])["code"] == "unreachable"
 
 
 def test_the_doctor_looks_with_the_daemons_own_environment(agent: LonelyAgent) -> None:
     socket_path = agent.directory / "run" / "control.sock"
     process = agent.start(TPM2_PKCS11_STORE="/where/the/unit/says", NOTIFY_SOCKET="/nowhere")
-    assert control.daemon_pid(socket_path) == process.pid
+    assert control_socket.daemon_pid(socket_path) == process.pid
     seen = command.environment(socket_path)
     assert seen["TPM2_PKCS11_STORE"] == "/where/the/unit/says"
     assert "NOTIFY_SOCKET" not in seen

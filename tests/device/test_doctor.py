@@ -13,16 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import certificates, config, turns
+from iot_agent.config import agent_yaml, bundle
+from iot_agent.core.record import CheckedIn, Event, Failed, Outcome, Record
+from iot_agent.core.settings import Settings
 from iot_agent.doctor import command, examine, findings
 from iot_agent.doctor.findings import Level
 from iot_agent.doctor.probes import cloud, network
 from iot_agent.doctor.rules import clock, files, renewal
+from iot_agent.doctor.rules import identities as identity_rules
 from iot_agent.doctor.rules.files import Kind
 from iot_agent.doctor.rules.network import Network
-from iot_agent.identities import IdentityDirectories
-from iot_agent.record import CheckedIn, Event, Failed, Outcome, Record
-from iot_agent.settings import Settings
+from iot_agent.keys import certificates
+from iot_agent.storage import identity_lock
+from iot_agent.storage.identities import IdentityDirectories
 from tests.device.patient import DAY, LABEL, Patient, acting_as, closed_port, plain_server, tls_server
 from tests.harness import PATIENCE
 from tests.simulator.authority import Authority
@@ -64,6 +67,9 @@ SPOILT: dict[str, tuple[Callable[[Patient], object], str, str]] = {
     "bootstrap key open": (lambda p: (p.directory / "bootstrap.key").chmod(0o604), "files.mode", "bootstrap.key"),
     "configuration writable": (lambda p: (p.directory / "agent.yaml").chmod(0o666), "files.mode", "agent.yaml"),
     "CA file missing": (lambda p: (p.directory / "endpoint-ca.pem").unlink(), "files.access", "No such file"),
+    "CA file empty": (
+        lambda p: (p.directory / "manufacturer-ca.pem").write_text(""), "files.content", "holds no certificate in PEM",
+    ),
     "another key": (other_key, "identity.active", "it is not for our key"),
     "key missing": (lambda p: (p.identity / "key.pem").unlink(), f"keys.{LABEL}", "cannot read"),
     "key garbage": (lambda p: (p.identity / "key.pem").write_text("x"), f"keys.{LABEL}", "not a usable private key"),
@@ -119,6 +125,7 @@ def trusting_look(host: str, port: int, _ca_file: Path, **_named: object) -> Net
 
 
 BUGS: dict[str, tuple[object, str, object]] = {
+    "CA file empty": (bundle, "_flaw", lambda *_, **__: None),
     "key readable by all": (files, "FORBIDDEN", dict.fromkeys(Kind, 0)),
     "key of somebody else": (files, "_judge_one", lambda *_: iter(())),
     "another key": (certificates, "_flaws", lambda *_: ()),
@@ -235,7 +242,7 @@ def test_what_is_not_tls_is_found(patient: Patient, said: bytes) -> None:
 @contextmanager
 def held(state: Path) -> Iterator[None]:
     """Have the turn, as the daemon's worker has it during a step."""
-    with turns.turn(state, 0.0) as ours:
+    with identity_lock.turn(state, 0.0) as ours:
         assert ours
         yield
 
@@ -271,11 +278,11 @@ def test_a_promotion_meanwhile_is_not_taken_for_a_fault(
 
 
 def test_a_turn_ends_with_its_holder(tmp_path: Path) -> None:
-    with held(tmp_path), turns.turn(tmp_path, 0.1) as ours:
+    with held(tmp_path), identity_lock.turn(tmp_path, 0.1) as ours:
         assert not ours
-    with turns.turn(tmp_path, 0.0) as ours:
+    with identity_lock.turn(tmp_path, 0.0) as ours:
         assert ours
-    with turns.turn(tmp_path / "nowhere", 0.0) as ours:
+    with identity_lock.turn(tmp_path / "nowhere", 0.0) as ours:
         assert not ours
 
 
@@ -303,8 +310,8 @@ def test_who_may_not_read_the_configuration_is_told_to_use_sudo(
     open_place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In this process, which can give up root: a child's interpreter may be root's alone.
-    monkeypatch.setattr(command, "read_configuration", config.read)
-    monkeypatch.setattr(command, "BadConfiguration", config.BadConfiguration)
+    monkeypatch.setattr(command, "read_configuration", lambda path, **_: agent_yaml.read(path))
+    monkeypatch.setattr(command, "BadConfiguration", agent_yaml.BadConfiguration)
     Patient(open_place)
     configuration = open_place / "agent.yaml"
     configuration.chmod(0o600)
@@ -395,3 +402,9 @@ def test_the_exit_status_is_that_of_the_worst_finding() -> None:
     assert findings.exit_status([good, findings.warning("c", "", "do")]) == 1
     assert findings.exit_status([bad, good]) == 2
     assert findings.report([bad, good], 1.0)["worst"] == "error"
+
+
+def test_what_works_in_spite_of_the_rules_is_a_warning() -> None:
+    seen = identity_rules.Seen("iot-agent-1", "pending", None, "aa", 0, 10, odd="its serial number is 0")
+    (finding,) = identity_rules.judge([seen], Record("SN-0001"), 5)
+    assert (finding.level, finding.message) == (Level.WARNING, "the certificate of iot-agent-1: its serial number is 0")

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from iot_agent import lifecycle
-from iot_agent.lifecycle import TRANSITIONS, ApplyContext, apply, begin, renewal_due, request_rotation
-from iot_agent.messages import Advice
-from iot_agent.record import (
+from iot_agent.core import lifecycle
+from iot_agent.core.lifecycle import TRANSITIONS, ApplyContext, apply, begin, renewal_due, request_rotation
+from iot_agent.core.protocol import Advice
+from iot_agent.core.record import (
     Certificate,
     CheckedIn,
     Failed,
@@ -24,7 +24,7 @@ from iot_agent.record import (
     State,
     Step,
 )
-from iot_agent.schedule import Policy
+from iot_agent.core.schedule import Policy
 
 NOW = 1_790_000_000.0
 POLICY = Policy(minimum_interval=100, prove_attempts=3)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent.pace import SPACING, Pace
+from iot_agent.worker.connect_throttle import SPACING, Pace
 
 
 class Time:

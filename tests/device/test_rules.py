@@ -10,12 +10,12 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from iot_agent import fallback, lifecycle
-from iot_agent.codec import encode_record
-from iot_agent.errors import REMEDIES, UNUSABLE, Code
-from iot_agent.fallback import Bootstrap, turn
-from iot_agent.lifecycle import ApplyContext, apply, begin, decide
-from iot_agent.record import (
+from iot_agent.core import fallback, lifecycle
+from iot_agent.core.codec import encode_record
+from iot_agent.core.errors import REMEDIES, UNUSABLE, Code
+from iot_agent.core.fallback import Bootstrap, turn
+from iot_agent.core.lifecycle import ApplyContext, apply, begin, decide
+from iot_agent.core.record import (
     Certificate,
     CheckedIn,
     Failed,
@@ -32,7 +32,7 @@ from iot_agent.record import (
     State,
     Step,
 )
-from iot_agent.schedule import Policy
+from iot_agent.core.schedule import Policy
 
 NOW = 1_790_000_000
 POLICY = Policy(minimum_interval=100, retry_base=2, retry_cap=300, prove_attempts=3, check_in_interval=4000)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import codec, durable
-from iot_agent.codec import Damaged, LaterFormat, decode_outcome, decode_record, encode_outcome, encode_record
-from iot_agent.identities import IdentityDirectories
-from iot_agent.messages import Advice
-from iot_agent.record import (
+from iot_agent.core import codec
+from iot_agent.core.codec import Damaged, LaterFormat, decode_outcome, decode_record, encode_outcome, encode_record
+from iot_agent.core.protocol import Advice
+from iot_agent.core.record import (
     Advised,
     Certificate,
     CheckedIn,
@@ -31,7 +30,9 @@ from iot_agent.record import (
     Retired,
     State,
 )
-from iot_agent.store import RecordStore
+from iot_agent.storage import atomic
+from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.storage.record_store import RecordStore
 
 CERTIFICATE = Certificate("a" * 64, 1, 1000, 700)
 FULL = Record(
@@ -162,7 +163,7 @@ def a_fifo(path: Path) -> None:
 
 
 def far_too_much(path: Path) -> None:
-    path.write_bytes(b" " * (durable.MAX_READ + 1))
+    path.write_bytes(b" " * (atomic.MAX_READ + 1))
 
 
 def another_format_outside(path: Path) -> None:
@@ -203,14 +204,14 @@ def test_an_error_of_the_disk_leads_on_to_the_record_before(tmp_path: Path, monk
     store, before = store_in(tmp_path), Record("SN-1", State.JITP)
     store.save(before)
     store.save(replace(before, attempt=1))
-    real = durable.read
+    real = atomic.read
 
     def read(path: Path) -> bytes:
         if path.name == "state.json":
             raise OSError(errno.EIO, "Input/output error")
         return real(path)
 
-    monkeypatch.setattr(durable, "read", read)
+    monkeypatch.setattr(atomic, "read", read)
     assert store.load() == before
 
 
@@ -253,7 +254,7 @@ def test_current_that_cannot_be_set_is_logged_and_never_stops_a_save(
     def refuse(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(durable, "point", refuse)
+    monkeypatch.setattr(atomic, "point", refuse)
     store_in(tmp_path).save(FULL)
     assert store_in(tmp_path).load() == FULL
     assert "cannot point `current`" in caplog.text
@@ -264,7 +265,7 @@ def test_what_a_start_finds_is_synced_before_it_is_used(tmp_path: Path, monkeypa
     an_identity(tmp_path, "iot-agent-1")
     store.save(FULL)
     synced: list[Path] = []
-    monkeypatch.setattr(durable, "sync_directory", synced.append)
+    monkeypatch.setattr(atomic, "sync_directory", synced.append)
     store.load()
     assert set(synced) >= {tmp_path, tmp_path / "identities", tmp_path / "identities" / "iot-agent-1"}
 
@@ -291,7 +292,7 @@ def test_a_write_is_private_from_the_first_byte_whatever_the_umask(
     monkeypatch.setattr(os, "fsync", fsync)
     old = os.umask(0)
     try:
-        durable.write(tmp_path / "secret", b"x")
+        atomic.write(tmp_path / "secret", b"x")
     finally:
         os.umask(old)
     assert stat.S_IMODE(modes[0]) == 0o600
@@ -299,14 +300,14 @@ def test_a_write_is_private_from_the_first_byte_whatever_the_umask(
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    durable.write(tmp_path / "file", b"old")
+    atomic.write(tmp_path / "file", b"old")
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        durable.write(tmp_path / "file", b"new")
+        atomic.write(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -316,9 +317,9 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     victim.write_bytes(b"precious")
     (tmp_path / "state.json").symlink_to(victim)
     with pytest.raises(OSError, match="symbolic links"):
-        durable.read(tmp_path / "state.json")
+        atomic.read(tmp_path / "state.json")
     (tmp_path / ".file.new").symlink_to(victim)
-    durable.write(tmp_path / "file", b"new")
+    atomic.write(tmp_path / "file", b"new")
     assert victim.read_bytes() == b"precious"
     assert not (tmp_path / "file").is_symlink()
 

@@ -45,7 +45,10 @@ def _statement(*actions: str, **more: Any) -> str:  # noqa: ANN401 - what a poli
 
 
 class SampleCloud:
-    """Serves from `start` to `stop`. `asked` tells what for and by whom; those in `loses` never get one answer."""
+    """Serves from `start` to `stop`. `asked` tells what for and by whom.
+
+    Who is in `loses` does not get its next answer; who is in `loses_acknowledgements` never gets one to that.
+    """
 
     def __init__(self, cloud: LocalCloud, directory: Path) -> None:
         self._here, self._directory = cloud.description, directory
@@ -56,6 +59,7 @@ class SampleCloud:
         self.asked: list[str] = []
         self.renews: set[str] = set()
         self.loses: set[str] = set()
+        self.loses_acknowledgements: set[str] = set()
         self._pending: dict[str, tuple[str, str]] = {}  # by serial: certificate id and PEM
         self._complete: set[str] = set()
         self._requests: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = queue.SimpleQueue()
@@ -128,7 +132,8 @@ class SampleCloud:
             verb, serial = topic.split("/")[-3:-1]
             self.asked.append(f"{verb} {serial}")
             answer = serve[verb](serial, message)
-            if answer is not None and serial not in self.loses:
+            deaf = serial in self.loses or (verb == "ack-man-cert" and serial in self.loses_acknowledgements)
+            if answer is not None and not deaf:
                 where = f"/cert-rotation/{verb}/{serial}/rspn"
                 self._connection.publish(where, json.dumps(answer), mqtt.QoS.AT_LEAST_ONCE)
             self.loses.discard(serial)

@@ -151,5 +151,6 @@ def test_another_stacks_not_allowed_is_not_taken_for_the_answer(stack: Stack, ag
         agent.start()
         wait_for(lambda: agent.settled(1), LONG)
         assert agent.agentctl("rotate", "--wait", "30").returncode == 0
+        wait_for(lambda: agent.settled(2))
     check_rest(stack, agent)
     assert {event["event"] for event in agent.history()}.isdisjoint({"rolled-back", "key-dropped"})

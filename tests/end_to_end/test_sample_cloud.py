@@ -8,7 +8,7 @@ import pytest
 from cloud.local.handle import LocalCloud
 from tests.end_to_end.sample_cloud import SampleCloud
 from tests.end_to_end.sample_device import VendorIdentity
-from tests.harness import Agent, wait_for
+from tests.harness import Agent, impatient, wait_for
 
 CONFIGURATION = """
 serial: {serial}
@@ -17,8 +17,7 @@ topic_prefix: /cert-rotation
 manufacturer_ca: {manufacturer_ca}
 bootstrap: {{certificate: {certificate}, key: {key}}}
 renewal: {{minimum_interval: 1s}}
-retry: {{first: 1s, longest: 2s}}
-limits: {{step: 6s}}
+retry: {{first: 1s, longest: 2s, prove_attempts: 2}}
 paths: {{state: state, run: run}}
 """
 
@@ -44,7 +43,8 @@ class Site:
             certificate=identity.chain,
             key=identity.key,
         )
-        (identity.directory / "agent.yaml").write_text(settings + more)
+        limits = "" if "limits" in more else "limits: {step: 6s}\n"
+        (identity.directory / "agent.yaml").write_text(settings + limits + more)
         return Agent(identity.directory)
 
     def asked(self, agent: Agent) -> list[str]:
@@ -63,9 +63,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
-def agent(site: Site, request: pytest.FixtureRequest) -> Iterator[Agent]:
+def agent(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     """Give an agent not yet started; a test's parameter is what more there is to its configuration."""
     agent = site.new_agent(f"IUQWXALODJESC{len(list(site.directory.glob('IUQ*')))}", getattr(request, "param", ""))
+    for name, value in impatient(agent.directory).items():
+        monkeypatch.setenv(name, value)
     yield agent
     agent.kill()
 
@@ -134,3 +136,16 @@ def test_a_lost_answer_is_asked_for_again(site: Site, agent: Agent) -> None:
     wait_for(lambda: agent.settled(1))
     assert site.asked(agent) == ["create-man-cert", "create-man-cert", "ack-man-cert"]
     assert site.sample.certificates(agent.serial) == {served(agent): "ACTIVE"}
+
+
+@pytest.mark.parametrize("agent", ["check_in: {every: 1s}\nlimits: {step: 1m}"], indirect=True)
+def test_an_acknowledgement_whose_answer_is_lost_for_ever_ends_on_the_certificate_that_is_active(
+    site: Site, agent: Agent
+) -> None:
+    site.sample.loses_acknowledgements.add(agent.serial)
+    agent.start()
+    wait_for(lambda: agent.status()["state"] == "acked", 90)
+    assert site.sample.certificates(agent.serial) == {served(agent): "ACTIVE"}
+    assert events(agent) == ["introduced", "issued", "promoted"], "nothing was given up"
+    wait_for(lambda: failed(agent) == "check-in", 60)
+    assert site.sample.certificates(agent.serial) == {served(agent): "ACTIVE"}, "the vendor certificate was not shown"

@@ -11,7 +11,7 @@ import pytest
 
 from cloud.local.tokens import LABEL
 from tests.device.test_daemon import LonelyAgent
-from tests.harness import PATIENCE, wait_for
+from tests.harness import PATIENCE, impatient, wait_for
 from tests.keys.bench import Bench
 from tests.keys.conftest import Meddler
 
@@ -20,10 +20,12 @@ BEAT = 1.5  # seconds between two signs of life, as the service manager is promi
 
 
 @pytest.fixture
-def agent(on_token: Bench, meddler: Meddler, tmp_path: Path) -> Iterator[LonelyAgent]:
+def agent(on_token: Bench, meddler: Meddler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LonelyAgent]:
     """Give an agent whose bootstrap key is on the token, behind the meddler."""
     assert on_token.local is not None
     on_token.local.tool("--keypairgen", "--key-type", "EC:prime256v1", "--label", VENDOR, "--id", "01")
+    for name, value in impatient(tmp_path).items():
+        monkeypatch.setenv(name, value)
     directory = tmp_path / "agent"
     directory.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as nobody:

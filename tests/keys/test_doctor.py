@@ -4,13 +4,15 @@ import ssl
 import time
 from pathlib import Path
 
+import pytest
+
+from iot_agent.core.record import Record
 from iot_agent.doctor.findings import Level
 from iot_agent.doctor.probes import network
 from iot_agent.doctor.probes.keystore import TokenInspector, inspect
 from iot_agent.doctor.rules import network as network_rules
 from iot_agent.doctor.rules.keystore import Keys, Pin, judge
 from iot_agent.keys.token import TokenKeys
-from iot_agent.record import Record
 from tests.keys.bench import FIRST, LIMIT, SECOND, Bench
 from tests.keys.broker import mutual_tls
 from tests.simulator.authority import Authority
@@ -50,12 +52,20 @@ def test_a_wrong_pin_is_tried_once_and_looking_again_tries_none(on_token: Bench)
     assert second.withheld is not None or "not tried again" in str(second.found[FIRST])
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+def test_an_endpoint_that_wants_a_certificate_first_has_proven_itself(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    authority = Authority("Endpoint CA", time.time())
+    with mutual_tls(tmp_path, authority, authority, (version, version)) as broker:
+        seen = network.look("localhost", broker.port, broker.ca_file)
+    assert seen.good, seen
+
+
 def test_an_endpoint_without_tls_1_2_is_told_where_keys_are_on_a_token(tmp_path: Path) -> None:
     authority = Authority("Endpoint CA", time.time())
     told = {}
     for lowest in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         (tmp_path / lowest.name).mkdir()
-        with mutual_tls(tmp_path / lowest.name, authority, authority, lowest) as broker:
+        with mutual_tls(tmp_path / lowest.name, authority, authority, (lowest, ssl.TLSVersion.TLSv1_3)) as broker:
             for on_token in (False, True):
                 seen = network.look("localhost", broker.port, broker.ca_file, on_token=on_token)
                 findings = network_rules.judge(seen, time.time())

@@ -14,10 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloud.local.tokens import LABEL, PIN, SO_PIN, SoftTpm
-from iot_agent import steps
-from iot_agent.errors import AgentError, Fatal, Retryable
+from iot_agent.core.errors import AgentError, Fatal, Retryable
+from iot_agent.core.record import Failed, Generated, Kind, Pending, Retired
 from iot_agent.keys import token as adapter
-from iot_agent.record import Failed, Generated, Kind, Pending, Retired
+from iot_agent.worker import steps
 from tests.harness import PATIENCE, gone, wait_for
 from tests.keys.bench import FIRST, ROOT, SECOND, THIRD, Bench, connect, in_a_process
 from tests.keys.broker import MutualTls, mutual_tls
@@ -25,6 +25,7 @@ from tests.keys.conftest import Meddler
 from tests.simulator.authority import Authority
 
 WRONG = "not-the-pin"
+V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 DEVICE_MEMORY, PIN_LOCKED, MECHANISM_INVALID, DEVICE_REMOVED = "49", "164", "112", "50"  # CK_RV
 
 
@@ -312,9 +313,24 @@ def test_a_server_that_speaks_tls_1_3_alone_is_named_for_what_it_is(
 ) -> None:
     on_token.make(FIRST)
     on_token.certify(FIRST, devices)
-    with mutual_tls(tmp_path, devices, Authority("Server CA", devices.born), ssl.TLSVersion.TLSv1_3) as modern:
+    with mutual_tls(tmp_path, devices, Authority("Server CA", devices.born), (V13, V13)) as modern:
         told = connect(on_token, FIRST, modern)
+    assert told["error"] == "unreachable"
     assert "a key on a token can speak TLS 1.2 only" in told["message"], told
+
+
+@pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
+@pytest.mark.parametrize("highest", [V12, V13], ids=lambda version: version.name)
+def test_a_server_that_takes_tls_1_2_and_not_the_certificate_refuses_it(
+    on_token: Bench, devices: Authority, tmp_path: Path, highest: ssl.TLSVersion
+) -> None:
+    on_token.make(FIRST)
+    on_token.certify(FIRST, devices)
+    others, servers = Authority("Other devices", devices.born), Authority("Server CA", devices.born)
+    with mutual_tls(tmp_path, others, servers, (V12, highest)) as broker:
+        told = connect(on_token, FIRST, broker)
+    assert told["error"] == "refused", told
+    assert "TLS 1.2 only" not in told["message"]
 
 
 # ---- the module and the token fail ----------------------------------------------------------------------------------

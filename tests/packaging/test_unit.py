@@ -54,6 +54,7 @@ def test_it_is_never_given_up_on() -> None:
     assert settings["Restart"] == "always"
     assert settings["StartLimitIntervalSec"] == "0"
     assert "RestartPreventExitStatus" not in settings
+    assert settings["OOMPolicy"] == "continue", "a worker that is out of memory must not take the daemon along"
     assert (settings["Type"], settings["WatchdogSec"], settings["StateDirectoryMode"]) == ("notify", "2min", "0700")
 
 

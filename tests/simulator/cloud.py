@@ -25,12 +25,12 @@ from cloud.rotation.devices import ConflictError
 from cloud.rotation.handler import FrontDesk
 from cloud.rotation.issuer import Issuer
 from cloud.rotation.record import Device, Entry, State
-from cloud.rotation.registry import Registered
+from cloud.rotation.registry import Attached, Registered
 from cloud.rotation.steps import World
 from cloud.rotation.sweeper import sweep
-from iot_agent.errors import Code, Fatal, Retryable
+from iot_agent.core.errors import Code, Fatal, Retryable
+from iot_agent.core.ports import Credentials, Session
 from iot_agent.keys.token import TokenKeys
-from iot_agent.ports import Credentials, Session
 from tests.simulator.authority import Authority
 from tests.simulator.fuse import Fuse
 
@@ -91,6 +91,12 @@ class Register:
         entry = self.entries.setdefault(certificate_id, Listed(pem, "ACTIVE", MANUFACTURER_CA, muted=self.mute_new))
         entry.policies |= set(policies)
 
+    def complete(self, found: Registered, _thing: str, policies: tuple[str, ...]) -> None:
+        self.entries[found.certificate_id].policies |= set(policies)
+
+    def attached(self, found: Registered) -> Attached:
+        return Attached(tuple(self.entries[found.certificate_id].policies), ("things are not modelled",))
+
     def disable(self, certificate_id: str) -> Registered | None:
         if certificate_id in self.entries:
             self.entries[certificate_id].status = "INACTIVE"
@@ -124,6 +130,7 @@ class SimulatedCloud:
             clock=lambda: int(now() * 1000),
             policies=(DEVICE_POLICY,),
             vendor_ca_id=VENDOR_CA,
+            manufacturer_ca_id=MANUFACTURER_CA,
             stack="simulated",
         )
         self.desk = FrontDesk(world, "cert-rotation")

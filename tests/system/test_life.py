@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cloud.local.handle import LocalCloud
-from iot_agent import events
+from iot_agent.core import journal_events
 from tests.end_to_end.conftest import Stack
 from tests.end_to_end.test_life import Client
 from tests.harness import Agent, wait_for
@@ -82,7 +82,7 @@ class Device:
 
     def told(self, event: str) -> list[dict[str, Any]]:
         """Give what the journal holds of a kind of event."""
-        return self.machine.journal(f"MESSAGE_ID={events.MESSAGE_IDS[event]}")
+        return self.machine.journal(f"MESSAGE_ID={journal_events.MESSAGE_IDS[event]}")
 
 
 @pytest.fixture(scope="session")
@@ -147,6 +147,10 @@ def test_configured_it_onboards_without_a_restart(device: Device) -> None:
             there.write_bytes(path.read_bytes())
             there.chmod(0o600)
     device.configure()
+    unreadable = wait_for(lambda: [line for line in refusals(device) if "the agent's user may not read it" in line])
+    assert len(unreadable) == 4
+    assert {line.partition("; ")[2] for line in unreadable} == {"run: sudo systemd-tmpfiles --create iot-agent.conf"}
+    assert device.status()["health"]["level"] == "attention"
     machine.run("systemd-tmpfiles", "--create", "iot-agent.conf")
     wait_for(lambda: device.settled(1), LONG)
     assert device.main_pid() == before
@@ -159,6 +163,11 @@ def test_configured_it_onboards_without_a_restart(device: Device) -> None:
     assert promoted["IOT_AGENT_CERTIFICATE_ID"] == device.status()["identity"]["certificate_id"]
     assert promoted["IOT_AGENT_SERIAL"] == device.bundle.serial
     assert machine.show("StatusText")["StatusText"].startswith("acked: certificate in force")
+
+
+def refusals(device: Device) -> list[str]:
+    """Tell what is wrong with its configuration; nothing in the moment between two looks at it."""
+    return str(device.status().get("configuration", {}).get("error")).splitlines()
 
 
 def documented_queries() -> list[str]:

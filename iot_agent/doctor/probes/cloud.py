@@ -4,11 +4,11 @@ import select
 import time
 from dataclasses import replace
 
-from iot_agent.children import Worker
-from iot_agent.codec import Request
-from iot_agent.record import Kind, Outcome, Record
-from iot_agent.settings import Settings
-from iot_agent.turns import IN_TURN
+from iot_agent.core.codec import Request
+from iot_agent.core.record import Kind, Outcome, Record
+from iot_agent.core.settings import Settings
+from iot_agent.host.subprocesses import Worker
+from iot_agent.storage.identity_lock import IN_TURN
 
 LIMIT = 60.0  # seconds; s2n takes up to 30 to report a server that it does not trust
 

@@ -3,21 +3,23 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from iot_agent import certificates, durable
-from iot_agent.certificates import OTHER_KEY, Expectation
-from iot_agent.codec import Damaged, LaterFormat, decode_record
+from iot_agent.config import bundle
+from iot_agent.core.codec import Damaged, LaterFormat, decode_record
+from iot_agent.core.errors import AgentError, Fatal
+from iot_agent.core.record import Record
+from iot_agent.core.settings import Settings
 from iot_agent.doctor.rules.identities import Seen
-from iot_agent.errors import Fatal
-from iot_agent.identities import IdentityDirectories
-from iot_agent.record import Record
-from iot_agent.settings import Settings
+from iot_agent.keys import certificates
+from iot_agent.keys.certificates import OTHER_KEY, Expectation
+from iot_agent.storage import atomic
+from iot_agent.storage.identities import IdentityDirectories
 
 
 def record(settings: Settings) -> tuple[Record, str | None]:
     """Read the record; a new one, with what is wrong, where it cannot be read."""
     path = settings.state_directory / "state.json"
     try:
-        return decode_record(durable.read(path)), None
+        return decode_record(atomic.read(path)), None
     except FileNotFoundError:
         if path.with_name("state.json.previous").exists() or path.with_name("identities").exists():
             return Record(settings.serial), f"{path} is missing, although there are others beside it"
@@ -41,7 +43,10 @@ def look(settings: Settings, record: Record, keys: dict[str, bytes], now: float)
     """Look at the bootstrap identity, then at each that the record counts on; `keys` are public keys (DER) by label."""
     yield _bootstrap(settings, now)
     identities = IdentityDirectories(settings.state_directory)
-    issuers = _text(settings.manufacturer_ca)
+    try:
+        issuers = bundle.issuers(settings.manufacturer_ca)
+    except AgentError:
+        issuers = None  # that the file cannot be used is told among the files
     for label, role in roles(record).items():
         certificate = identities.certificate(label)
         expected = Expectation(keys.get(label, b""), settings.serial, issuers, now)
@@ -80,11 +85,11 @@ def _look(name: str, role: str, path: Path, chain: str | None, expected: Expecta
         return Seen(name, role, problem=f"its certificate cannot be read: {error}")
     facts = examined.facts
     known = [flaw for flaw in examined.flaws if expected.public_key or flaw != OTHER_KEY]  # a missing key tells itself
-    return Seen(name, role, None, facts.certificate_id, facts.not_before, facts.not_after, tuple(known))
+    return Seen(name, role, None, facts.certificate_id, facts.not_before, facts.not_after, tuple(known), examined.odd)
 
 
-def _text(path: Path | None) -> str | None:
+def _text(path: Path) -> str | None:
     try:
-        return None if path is None else path.read_text()
+        return path.read_text()
     except (OSError, UnicodeDecodeError):
         return None  # that it cannot be read is told among the files

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from iot_agent.core.errors import REMEDIES, Code
+from iot_agent.core.record import Record
 from iot_agent.doctor.findings import Finding, error, fine, warning
-from iot_agent.errors import REMEDIES, Code
-from iot_agent.record import Record
 
+ODD = "It works today. Have the CA that issues give numbers as they must be, before a library refuses to read this."
 RESTART = "Restart the agent (systemctl restart iot-agent): it repairs the link at start; nothing is lost meanwhile."
 
 
@@ -14,7 +15,8 @@ RESTART = "Restart the agent (systemctl restart iot-agent): it repairs the link 
 class Seen:
     """One identity: its role (bootstrap, active, pending, unconfirmed) and, where its certificate could be read, that.
 
-    `flaws` are sentences about "it", the certificate. Times are seconds since the epoch.
+    `flaws` are sentences about "it", the certificate; `odd` is one about what works in spite of the rules. Times are
+    seconds since the epoch.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Seen:
     not_before: int = 0
     not_after: int = 0
     flaws: tuple[str, ...] = ()
+    odd: str | None = None
 
 
 def judge(seen: list[Seen], record: Record, now: float) -> Iterator[Finding]:
@@ -48,6 +51,8 @@ def _judge_one(identity: Seen, record: Record, now: float) -> Iterator[Finding]:
     if needed and now < identity.not_before:
         early = f"the certificate of {identity.name} is not valid yet by this clock"
         wrong.append(error(check, early, "Set the clock; if it is right, the issuer's is not."))
+    if identity.odd is not None:
+        wrong.append(warning(check, f"the certificate of {identity.name}: {identity.odd}", ODD))
     yield from wrong or [fine(check, f"{identity.name}: key and certificate belong together")]
 
 
