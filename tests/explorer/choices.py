@@ -12,8 +12,8 @@ from dataclasses import replace
 from functools import partial
 
 from cloud.rotation.record import State as Standing
-from iot_agent.errors import Code, Retryable
-from iot_agent.record import Failed, Kind
+from iot_agent.core.errors import Code, Retryable
+from iot_agent.core.record import Failed, Kind
 from tests.explorer import cloudside, deviceside, fair, judge, paper
 from tests.explorer.cloudside import PREFIX, again, message
 from tests.explorer.deviceside import AWAIT
@@ -336,7 +336,7 @@ def _stranger() -> str:
 def stranger() -> tuple[str, Listed]:
     """Give a certificate of another device, in service."""
     facts = paper.Paper(_stranger(), STRANGER, FAR_KEY, paper.MANUFACTURER_CA, 0, 10**10)
-    return _stranger(), Listed(paper.write(facts), "ACTIVE", "another-stack", frozenset({"device"}), thing=True)
+    return _stranger(), Listed(paper.write(facts), "ACTIVE", paper.MANUFACTURER_CA, frozenset({"device"}), thing=True)
 
 
 def _forge(world: World, verb: str, payload: dict[str, str], principal: str) -> None:

@@ -17,7 +17,7 @@ from cloud.rotation.agenda import next_look
 from cloud.rotation.devices import ConflictError
 from cloud.rotation.handler import FrontDesk
 from cloud.rotation.record import Certificate, Device, Entry, Renewal
-from cloud.rotation.registry import Registered
+from cloud.rotation.registry import Attached, Registered
 from cloud.rotation.sweeper import sweep
 from tests.explorer import paper
 from tests.explorer.paper import MANUFACTURER_CA, VENDOR_CA, Wanted
@@ -89,13 +89,39 @@ class Registry:
             return None
         return Registered(certificate_id, f"arn:{certificate_id}", found.status, found.pem, found.ca)
 
-    def establish(self, pem: str, _ca: str, certificate_id: str, _thing: str, policies: tuple[str, ...]) -> None:
-        self.tape.call(f"registers {_short(certificate_id)}", lambda: self._register(certificate_id, pem))
-        self.tape.call(f"attaches to {_short(certificate_id)}", lambda: self._attach(certificate_id, policies))
+    def ca_pem(self, ca_id: str) -> str | None:
+        return self.tape.call("describes a CA", lambda: paper.BEGIN + ca_id)  # type: ignore[no-any-return]  # a tape's answer
 
-    def _register(self, certificate_id: str, pem: str) -> None:
-        if certificate_id not in self.world.registry:
+    def attached(self, found: Registered) -> Attached:
+        name = found.certificate_id
+        return self.tape.call(f"looks at what {_short(name)} has", lambda: self._attached(name))  # type: ignore[no-any-return]  # a tape's answer
+
+    def _attached(self, certificate_id: str) -> Attached:
+        found = self.world.registry.get(certificate_id)
+        if found is None:
+            return Attached((), ())
+        return Attached(tuple(sorted(found.policies)), ("the thing",) if found.thing else ())
+
+    def establish(self, pem: str, _ca: str, certificate_id: str, thing: str, policies: tuple[str, ...]) -> None:
+        before = self.tape.call(f"registers {_short(certificate_id)}", lambda: self._register(certificate_id, pem))
+        if before is not None:
+            self.complete(before, thing, policies)
+        else:
+            self.tape.call(f"attaches to {_short(certificate_id)}", lambda: self._attach(certificate_id, policies))
+
+    def _register(self, certificate_id: str, pem: str) -> Registered | None:
+        """Register it; gives what was there before."""
+        before = self._describe(certificate_id)
+        if before is None:
             self.world.list(certificate_id, Listed(pem, "ACTIVE", MANUFACTURER_CA))
+        return before
+
+    def complete(self, found: Registered, _thing: str, policies: tuple[str, ...]) -> None:
+        there = self.attached(found)
+        lacking = tuple(policy for policy in policies if policy not in there.policies)
+        if lacking or not there.things:
+            name = found.certificate_id
+            self.tape.call(f"attaches to {_short(name)}", lambda: self._attach(name, lacking))
 
     def _attach(self, certificate_id: str, policies: tuple[str, ...]) -> None:
         found = self.world.registry.get(certificate_id)
@@ -148,6 +174,9 @@ class Issuer:
     tape: Tape
     program: tuple[Any, ...]
     ca_pem: str = paper.BEGIN + "the manufacturer CA"
+
+    def signed(self, pem: str) -> bool:
+        return paper.read(pem).ca == MANUFACTURER_CA
 
     def issue(self, request: Wanted, serial: str, now: int) -> Certificate:
         pem = self.tape.note(lambda: self._sign(request, serial))
@@ -247,6 +276,7 @@ def _world_of(world: World, run: Run, tape: Tape) -> steps.World:
         clock=lambda: tape.note(lambda: int(world.now * 1000)),  # type: ignore[no-any-return]  # a tape's answer
         policies=POLICIES,
         vendor_ca_id=VENDOR_CA,
+        manufacturer_ca_id=MANUFACTURER_CA,
         stack="explored",
     )
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from iot_agent import steps
-from iot_agent.cycle import Cycle
-from iot_agent.errors import Code, Fatal, Retryable
-from iot_agent.messages import Topics
-from iot_agent.ports import Credentials, Session
-from iot_agent.record import Identity, Step
+from iot_agent.worker import steps
+from iot_agent.resident.cycle import Cycle
+from iot_agent.core.errors import Code, Fatal, Retryable
+from iot_agent.core.protocol import Topics
+from iot_agent.core.ports import Credentials, Session
+from iot_agent.core.record import Identity, Step
 from tests.explorer import cloudside, paper
 from tests.explorer.cloudside import PREFIX
 from tests.explorer.paper import VENDOR_CA

@@ -14,8 +14,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from cloud.rotation.record import State as Standing
-from iot_agent import lifecycle
-from iot_agent.record import Kind, State
+from iot_agent.core import lifecycle
+from iot_agent.core.record import Kind, State
 from tests.explorer import cloudside, deviceside, judge
 from tests.explorer.cloudside import READMISSION
 from tests.explorer.deviceside import AWAIT
@@ -23,7 +23,7 @@ from tests.explorer.tape import ALL
 from tests.explorer.world import DAY, HOUR, MINUTE, NEVER, Job, Run, Violation, World
 
 if TYPE_CHECKING:
-    from iot_agent.record import Step
+    from iot_agent.core.record import Step
 
 SWEEPS = 5 * MINUTE  # cloud/template.yaml: ScheduleExpression
 PATIENCE = 6 * HOUR  # after which an operator helps

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloud.rotation.record import State as Standing
-from iot_agent.errors import Code
-from iot_agent.record import Failed, Kind, Outcome, Record, State
+from iot_agent.core.errors import Code
+from iot_agent.core.record import Failed, Kind, Outcome, Record, State
 from tests.explorer import paper
-from tests.explorer.paper import MANUFACTURER_CA, VENDOR_CA
+from tests.explorer.paper import MANUFACTURER_CA
 from tests.explorer.world import BOOTSTRAP, DAY, NEVER, POLICY, SERIAL, Violation
 
 if TYPE_CHECKING:
-    from tests.explorer.world import World
+    from collections.abc import Iterator
+
+    from tests.explorer.world import Listed, World
 
 HELPED = 24 * DAY  # more to come to rest in, where an operator has to help
 ABOARD = (Standing.THING_CREATED, Standing.CERT_ISSUED, Standing.ROTATION_COMPLETE)
@@ -74,7 +76,7 @@ def at_rest(world: World) -> None:
         raise Violation("at rest, device and cloud do not agree on the certificate in force")
     if _active(world) != {agreed}:
         raise Violation(f"at rest with {len(_active(world))} ACTIVE certificates")
-    if {name for name, listed in world.registry.items() if listed.ca == MANUFACTURER_CA} != {agreed}:
+    if {name for name, listed in _ours(world) if listed.ca == MANUFACTURER_CA} != {agreed}:
         raise Violation("at rest with a certificate in the registry that nobody needs")
     if not world.registry[agreed].policies or not world.registry[agreed].thing:
         raise Violation("at rest with a certificate without policy or thing")
@@ -97,8 +99,8 @@ def at_the_end(world: World) -> None:
 
 
 def _active(world: World) -> set[str]:
-    return {
-        name
-        for name, listed in world.registry.items()
-        if listed.status == "ACTIVE" and paper.read(listed.pem).serial == SERIAL and listed.ca in (MANUFACTURER_CA, VENDOR_CA)
-    }
+    return {name for name, listed in _ours(world) if listed.status == "ACTIVE"}
+
+
+def _ours(world: World) -> Iterator[tuple[str, Listed]]:
+    return ((name, listed) for name, listed in world.registry.items() if paper.read(listed.pem).serial == SERIAL)

@@ -16,8 +16,8 @@ from unittest import mock
 
 from cloud.rotation import csr, telemetry
 from cloud.rotation.csr import BadCsrError
-from iot_agent.errors import Code, Fatal, Retryable
-from iot_agent.record import Certificate
+from iot_agent.core.errors import Code, Fatal, Retryable
+from iot_agent.core.record import Certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

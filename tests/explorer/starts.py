@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cloud.rotation.record import Device, State
-from iot_agent import lifecycle
+from iot_agent.core import lifecycle
 from tests.explorer import choices, fair
 from tests.explorer.paper import VENDOR_CA
 from tests.explorer.tape import ALL

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloud.rotation.record import Device
-from iot_agent.cycle import Cycle, Means
-from iot_agent.ports import Clock, StateStore
-from iot_agent.reconcile import OnDisk, rebuild
-from iot_agent.record import Identity, Kind, Outcome, Record
-from iot_agent.schedule import Policy
+from iot_agent.resident.cycle import Cycle, Means
+from iot_agent.core.ports import Clock, StateStore
+from iot_agent.core.reconcile import OnDisk, rebuild
+from iot_agent.core.record import Identity, Kind, Outcome, Record
+from iot_agent.core.schedule import Policy
 from tests.explorer import paper
 from tests.explorer.paper import MANUFACTURER_CA, VENDOR_CA, Paper
 
