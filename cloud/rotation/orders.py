@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cloud.rotation.lifecycle import Keep, Save, to_retire, to_return
+from cloud.rotation.lifecycle import Keep, Save, none_returning, to_retire, to_return
 from cloud.rotation.record import NEW, Device, Entry, State
 
 if TYPE_CHECKING:
@@ -47,12 +47,10 @@ def revoke(device: Device, now: int, by: str | None = None) -> Save | Keep:
     if device.state is State.QUARANTINED:
         raise OrderError("it was never allowed: it is quarantined, and nothing it has is accepted")
     held = [certificate.certificate_id for certificate in (device.pending, device.active) if certificate]
-    revoked = device
+    revoked = none_returning(device)
     for certificate_id in (*held, device.vendor_certificate_id):
         revoked = replace(revoked, retiring=to_retire(revoked, certificate_id, now))
-    revoked = replace(
-        revoked, state=State.REVOKED, active=None, pending=None, renew=None, readmit_until=None, returning=()
-    )
+    revoked = replace(revoked, state=State.REVOKED, active=None, pending=None, renew=None, readmit_until=None)
     detail = f"retired with it: {', '.join(name[:16] for name in held)}" if held else "it had no certificate of ours"
     return Save(revoked, Entry("revoked", detail, by=by))
 
