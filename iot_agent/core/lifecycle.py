@@ -386,10 +386,14 @@ def _accept_unanswered(record: Record, context: ApplyContext) -> Record:
 
 
 def _roll_back(record: Record, context: ApplyContext) -> Record:
-    """Return to the previous state with the pending identity unconfirmed (rule 3); each time in a row waits longer."""
+    """Return to the previous state with the pending identity unconfirmed (rule 3); each time in a row waits longer.
+
+    It counts for as many failures as the proof may have, so that the pauses after it are no shorter than its own.
+    """
     unproven = _identity(_pending(record))
     rollbacks = record.rollbacks + 1
-    delay = backoff(rollbacks * context.policy.prove_attempts, context.policy, context.jitter)
+    attempt = max(record.attempt, rollbacks * context.policy.prove_attempts)
+    delay = backoff(attempt, context.policy, context.jitter)
     kept = _with(record, unproven)
     record = replace(
         record,
@@ -399,6 +403,7 @@ def _roll_back(record: Record, context: ApplyContext) -> Record:
         to_delete=_also(record, *(identity for identity in record.unconfirmed if identity not in kept)),
         proof_failures=0,
         rollbacks=rollbacks,
+        attempt=attempt,
         problem="",
         failures=0,
         fallbacks=0,

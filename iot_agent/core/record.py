@@ -98,7 +98,8 @@ class Record:
     pending           the rotation under way, or a key made in advance
     unconfirmed       complete identities that the cloud may have committed to without our knowing, the oldest first
     to_delete         labels of identities that nothing needs any more
-    attempt           failures in a row, of whatever step; only contact with the cloud that ends them sets it to 0
+    attempt           failures in a row, of whatever step; only contact with the cloud that ends them sets it to 0. A
+                      certificate that is given up counts as many as its proof may have
     waiting_since     when the last failure began its wait of `wait` seconds
     failure           the last failure; `cleanup` the last one of removing what is in `to_delete`
     problem           the code of the last failure that was not a fallback's, "" once the cloud has answered

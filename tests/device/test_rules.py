@@ -209,6 +209,19 @@ def test_the_longest_way_back_is_the_bootstrap_identity() -> None:
     assert turn(record) is Bootstrap.IDENTITY
 
 
+@pytest.mark.parametrize("most", [1, 5])
+def test_the_pause_after_a_certificate_was_given_up_is_not_followed_by_a_shorter_one(most: int) -> None:
+    policy = replace(POLICY, prove_attempts=most)
+    pending = Pending("iot-agent-9", "r", generated=True, certificate=identity(9).certificate)
+    record = replace(ACKED, state=State.ROTATED, pending=pending)
+    given_up = apply(
+        record, Kind.PROVE, Failed(Code.CLOUD_REFUSED, "m", "r", fatal=True), ApplyContext(NOW, policy, 0.5)
+    )
+    silent = Failed(Code.NO_REPLY, "m", "r", fatal=False)
+    assert given_up.state is State.ACKED
+    assert apply(given_up, Kind.CHECK_IN, silent, ApplyContext(NOW, policy, 0.5)).wait > given_up.wait
+
+
 @pytest.mark.parametrize("code", sorted(UNUSABLE))
 def test_an_identity_that_cannot_be_used_here_is_useless_at_once(code: Code) -> None:
     record, step = after(ACKED, Failed(code, "m", "r", fatal=False), NOW, 0.5)
