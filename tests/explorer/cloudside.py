@@ -62,7 +62,11 @@ class Table:
     def _judge(self, before: Device | None, after: Device) -> None:
         had = before.active.certificate_id if before and before.active else None
         if after.active and after.active.certificate_id not in (had, *self.world.used):
-            raise Violation(f"{after.active.certificate_id[-4:]} became active, but no session was ever made with it")
+            raise Violation("a certificate became active that no session was ever made with")
+        held = [one for one in (before.pending, before.active) if one] if before else []
+        new = after.pending
+        if new and any(new.public_key == one.public_key and new.certificate_id != one.certificate_id for one in held):
+            raise Violation("a key that has a certificate is given another one")
 
     def due(self, now: int) -> list[str]:
         def look() -> list[str]:
@@ -227,6 +231,7 @@ def register_just_in_time(world: World, certificate_id: str, pem: str) -> None:
 
 def order(world: World, name: str) -> Run:
     """Give the run of an operator's order."""
+    world.let_in = world.let_in or name in ("allow", "readmit")
     return _begun(world, Run(("order", f"the order {name}", name), world.now, deadline=world.now + MINUTE, retries=2))
 
 
@@ -315,7 +320,10 @@ def _order(world: World, run: Run, tape: Tape) -> None:
 
 def _ordered(world: World, name: str) -> None:
     """Note what an order that was carried out to its end promises."""
+    if name == "advise" and world.device is not None and world.device.renew is not None and world.device.active:
+        world.advised = world.device.active.certificate_id
     if name in ("revoke", "readmit"):
+        world.advised = None
         world.revoked = name == "revoke" and world.device is not None and world.device.readmit_until is None
 
 

@@ -43,7 +43,7 @@ def at_failure(world: World, kind: Kind, outcome: Outcome, record: Record) -> No
     if kind is Kind.RETIRE:
         return
     if not isinstance(outcome, Failed):
-        if record.attempt == 0:
+        if kind is not Kind.GENERATE and record.attempt == 0:
             world.failed_at, world.last_wait = None, 0
         return
     if outcome.code == Code.INTERNAL:
@@ -66,7 +66,7 @@ def revoked(world: World) -> None:
 
 
 def at_rest(world: World) -> None:
-    """Both sides agree on one certificate, and the registry has no other of ours."""
+    """Both sides agree on one certificate, the registry has no other of ours, and no order is lost."""
     assert world.cycle is not None
     active, device = world.cycle.record.active, world.device
     if active is None or device is None or device.active is None:
@@ -78,10 +78,15 @@ def at_rest(world: World) -> None:
         raise Violation(f"at rest with {len(_active(world))} ACTIVE certificates")
     if {name for name, listed in _ours(world) if listed.ca == MANUFACTURER_CA} != {agreed}:
         raise Violation("at rest with a certificate in the registry that nobody needs")
+    vendor = world.registry.get(str(device.vendor_certificate_id))
+    if not world.let_in and (vendor is None or vendor.status != "INACTIVE" or vendor.policies or vendor.thing):
+        raise Violation("at rest with a vendor certificate that may register, or be used, again")
     if not world.registry[agreed].policies or not world.registry[agreed].thing:
         raise Violation("at rest with a certificate without policy or thing")
     if world.cycle.record.state is not State.ACKED:
         raise Violation(f"at rest as {world.cycle.record.state}")
+    if agreed in (world.ordered, world.advised):
+        raise Violation("an order to rotate, or advice to renew, is lost")
 
 
 def at_the_end(world: World) -> None:
@@ -90,8 +95,6 @@ def at_the_end(world: World) -> None:
     assert world.cycle is not None
     record = world.cycle.record
     assert record.active is not None
-    if world.ordered == record.active.certificate.certificate_id:
-        raise Violation("an order to rotate is lost")
     if set(world.disk.entries) != {BOOTSTRAP, record.active.label}:
         raise Violation(f"left over on the device: {set(world.disk.entries) - {BOOTSTRAP, record.active.label}}")
     if record.unconfirmed or record.pending or record.to_delete or world.disk.current != record.active.label:

@@ -16,7 +16,7 @@ from tests.explorer.choices import choices, releases
 from tests.explorer.tape import ALL
 from tests.explorer.world import Violation, World
 
-LONGEST = 20_000  # things that happen in one fair continuation
+LONGEST = 8_000  # things that happen in one fair continuation
 Path = tuple[tuple[int, str], ...]
 """How a world came about: so many things happened, then this choice was made; and so on."""
 

@@ -168,8 +168,10 @@ class World:
     own_keys: frozenset[str] = frozenset()
     failed_at: float | None = None
     last_wait: int = 0
-    ordered: str | None = None  # the certificate that an operator has ordered to be replaced
-    revoked: bool = False
+    ordered: str | None = None  # the certificate that was in force when a rotation was ordered on the device
+    advised: str | None = None  # the same, when it was advised
+    revoked: bool = False  # an order to revoke was carried out to its end
+    let_in: bool = False  # an order has let vendor certificates register again
     help_at: float | None = None
     limit_at: float = START + 8 * DAY
     lap: int = 0
