@@ -11,17 +11,18 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cloud.fleet import acts
+from cloud.common import operations
 from cloud.rotation import steps
 from cloud.rotation.agenda import next_look
 from cloud.rotation.devices import ConflictError
-from cloud.rotation.handler import FrontDesk
+from cloud.rotation.handler import RequestHandler
+from cloud.rotation.operator_rules import OrderError
 from cloud.rotation.record import Certificate, Device, Entry, Renewal
 from cloud.rotation.registry import Attached, Registered
 from cloud.rotation.sweeper import sweep
 from tests.explorer import paper
 from tests.explorer.paper import MANUFACTURER_CA, VENDOR_CA, Wanted
-from tests.explorer.tape import Paused, Raised, Tape
+from tests.explorer.tape import Paused, Tape
 from tests.explorer.world import HOUR, MINUTE, SERIAL, Listed, Run, Violation, World
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Registry:
     def describe(self, certificate_id: str) -> Registered | None:
         return self.tape.call(f"describes {_short(certificate_id)}", lambda: self._describe(certificate_id))  # type: ignore[no-any-return]  # a tape's answer
 
-    settled = describe
+    wait_until_provisioned = describe
 
     def _describe(self, certificate_id: str) -> Registered | None:
         found = self.world.registry.get(certificate_id)
@@ -106,7 +107,7 @@ class Registry:
             return Attached((), ())
         return Attached(tuple(sorted(found.policies)), ("the thing",) if found.thing else ())
 
-    def establish(self, pem: str, _ca: str, certificate_id: str, thing: str, policies: tuple[str, ...]) -> None:
+    def register_active(self, pem: str, _ca: str, certificate_id: str, thing: str, policies: tuple[str, ...]) -> None:
         before = self.tape.call(f"registers {_short(certificate_id)}", lambda: self._register(certificate_id, pem))
         if before is not None:
             self.complete(before, thing, policies)
@@ -278,7 +279,7 @@ def _world_of(world: World, run: Run, tape: Tape) -> steps.World:
         devices=Table(world, tape, run.program),  # type: ignore[arg-type]  # a table in memory behind the same methods
         registry=Registry(world, tape),  # type: ignore[arg-type]  # likewise
         issuer=Issuer(world, tape, run.program),  # type: ignore[arg-type]  # likewise
-        clock=lambda: tape.note(lambda: int(world.now * 1000)),  # type: ignore[no-any-return]  # a tape's answer
+        clock=lambda: tape.note(lambda: int(world.now * 1000)),
         policies=POLICIES,
         vendor_ca_id=VENDOR_CA,
         manufacturer_ca_id=MANUFACTURER_CA,
@@ -287,7 +288,7 @@ def _world_of(world: World, run: Run, tape: Tape) -> steps.World:
 
 
 def _message(world: World, run: Run, tape: Tape) -> None:
-    FrontDesk(_world_of(world, run, tape), PREFIX).serve(run.program[2])
+    RequestHandler(_world_of(world, run, tape), PREFIX).serve(run.program[2])
 
 
 def _sweep(world: World, run: Run, tape: Tape) -> None:
@@ -310,10 +311,10 @@ def _template(world: World, run: Run, tape: Tape) -> None:
 
 def _order(world: World, run: Run, tape: Tape) -> None:
     made = _world_of(world, run, tape)
-    office = acts.Office(made.devices, made.registry, made.clock)
+    office = operations.OperatorContext(made.devices, made.registry, made.clock)
     try:
         ORDERS[run.program[2]](office)
-    except acts.OrderError:
+    except OrderError:
         return
     tape.note(lambda: _ordered(world, run.program[2]))
 
@@ -327,15 +328,15 @@ def _ordered(world: World, name: str) -> None:
         world.revoked = name == "revoke" and world.device is not None and world.device.readmit_until is None
 
 
-def _advise(office: acts.Office) -> None:
+def _advise(office: operations.OperatorContext) -> None:
     now = office.clock()
-    acts.advise(office, SERIAL, Renewal(now, now + int(HOUR * 1000), "an exercise", now))
+    operations.advise(office, SERIAL, Renewal(now, now + int(HOUR * 1000), "an exercise", now))
 
 
-ORDERS: dict[str, Callable[[acts.Office], object]] = {
-    "allow": lambda office: acts.allow(office, SERIAL),
-    "revoke": lambda office: acts.revoke(office, SERIAL),
-    "readmit": lambda office: acts.readmit(office, SERIAL, int(READMISSION * 1000)),
+ORDERS: dict[str, Callable[[operations.OperatorContext], object]] = {
+    "allow": lambda office: operations.allow(office, SERIAL),
+    "revoke": lambda office: operations.revoke(office, SERIAL),
+    "readmit": lambda office: operations.readmit(office, SERIAL, int(READMISSION * 1000)),
     "advise": _advise,
 }
 PROGRAMS: dict[str, Callable[[World, Run, Tape], None]] = {

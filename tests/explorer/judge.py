@@ -60,7 +60,7 @@ def at_begin(world: World, kind: Kind, record: Record) -> None:
 
 
 def revoked(world: World) -> None:
-    """A revoked device has nothing that is accepted."""
+    """Check that a revoked device has nothing that is accepted."""
     if world.device is None or world.device.state is not Standing.REVOKED or _active(world):
         raise Violation("the order to revoke is lost: the device is still in service")
 
@@ -90,7 +90,7 @@ def at_rest(world: World) -> None:
 
 
 def at_the_end(world: World) -> None:
-    """The same, one more renewal later, and nothing is left over on the device."""
+    """Check the same, one more renewal later, and that nothing is left over on the device."""
     at_rest(world)
     assert world.cycle is not None
     record = world.cycle.record

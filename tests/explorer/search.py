@@ -144,7 +144,8 @@ class Search:
 
 def walk(start: World, chance: random.Random, faults: int) -> Path:
     """Make so many choices at random points, then end fairly; gives the path. Raises `Found`."""
-    world, path = start.copy(), ()
+    world = start.copy()
+    path: Path = ()
     steps = 0
     try:
         while faults:
