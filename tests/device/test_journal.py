@@ -69,7 +69,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 @pytest.fixture
 def logger(journal: Journal) -> Iterator[logging.Logger]:
-    made = logging.getLogger("test_log")
+    made = logging.getLogger("test_journal")
     made.propagate = False
     handler = room.JournalHandler(journal.path)
     made.addHandler(handler)
@@ -93,8 +93,8 @@ def test_an_event_is_one_line_with_fields(logger: logging.Logger, journal: Journ
         "MESSAGE": "issued: bb",
         "PRIORITY": "4",
         "SYSLOG_IDENTIFIER": "iot-agent",
-        "LOGGER": "test_log",
-        "CODE_FILE": "test_log.py",
+        "LOGGER": "test_journal",
+        "CODE_FILE": "test_journal.py",
         "CODE_FUNC": "test_an_event_is_one_line_with_fields",
         "MESSAGE_ID": journal_events.MESSAGE_IDS["issued"],
         "IOT_AGENT_EVENT": "issued",
