@@ -12,8 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from iot_agent import __version__, control, render
-from iot_agent.cli import Parser
+from iot_agent import __version__
+from iot_agent.host import control_socket
+from iot_agent.host.argument_parser import Parser
+from iot_agent.status import text
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without typing, which would be an eighth of agentctl's time
 if TYPE_CHECKING:
@@ -100,10 +102,10 @@ def _status(arguments: argparse.Namespace) -> int:
         shown, code = _report(arguments)
         if shown is None:
             return code
-        text = json.dumps(shown) if arguments.json else render.status(shown)
+        said = json.dumps(shown) if arguments.json else text.status(shown)
         if arguments.watch and not arguments.json and sys.stdout.isatty():
-            text = CLEAR_SCREEN + text
-        sys.stdout.write(text + "\n")
+            said = CLEAR_SCREEN + said
+        sys.stdout.write(said + "\n")
         sys.stdout.flush()
         if not arguments.watch:
             return code
@@ -115,9 +117,9 @@ def _report(arguments: argparse.Namespace) -> tuple[dict[str, Any] | None, int]:
     try:
         shown: dict[str, Any] = _ask(arguments, "status")["status"]
     except (FileNotFoundError, ConnectionRefusedError):
-        from iot_agent import offline  # noqa: PLC0415 - the record's rules take longer to load than all the rest
+        from iot_agent.status import from_disk  # noqa: PLC0415 - the record's rules take longer to load than all the rest
 
-        found: dict[str, Any] | None = render.safe(offline.report(arguments.state))
+        found: dict[str, Any] | None = text.safe(from_disk.report(arguments.state))
         if found is None:
             return None, _complain(
                 os.EX_UNAVAILABLE,
@@ -150,7 +152,7 @@ def _rotate(arguments: argparse.Namespace) -> int:
 
 def _history(arguments: argparse.Namespace) -> int:
     events = _ask(arguments, "history")["history"]
-    sys.stdout.write(json.dumps(events) if arguments.json else render.history(events) or "nothing yet")
+    sys.stdout.write(json.dumps(events) if arguments.json else text.history(events) or "nothing yet")
     sys.stdout.write("\n")
     return os.EX_OK
 
@@ -162,7 +164,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _ask(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
-    answer: dict[str, Any] = render.safe(control.ask(_socket(arguments), command))
+    answer: dict[str, Any] = text.safe(control_socket.ask(_socket(arguments), command))
     return answer
 
 

@@ -14,22 +14,26 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from iot_agent import __version__, durable, events, log, metrics
-from iot_agent.applications import TellingStore
-from iot_agent.children import BadConfiguration, Worker, read_configuration
-from iot_agent.cli import Parser
-from iot_agent.clock import FlooredClock
-from iot_agent.codec import LaterFormat
-from iot_agent.control import ControlServer, InUse
-from iot_agent.cycle import Cycle, Means
-from iot_agent.daemon import Daemon, Dependencies
-from iot_agent.identities import IdentityDirectories
-from iot_agent.record import Record
-from iot_agent.settings import Settings
-from iot_agent.signals import Signals
-from iot_agent.store import RecordStore
-from iot_agent.systemd import Notifier, given_directory, watchdog_interval
-from iot_agent.waiting import Waiting
+from iot_agent import __version__
+from iot_agent.core import journal_events
+from iot_agent.core.codec import LaterFormat
+from iot_agent.core.record import Record
+from iot_agent.core.settings import Settings
+from iot_agent.host import journal
+from iot_agent.host.argument_parser import Parser
+from iot_agent.host.control_socket import ControlServer, InUse
+from iot_agent.host.signals import Signals
+from iot_agent.host.subprocesses import BadConfiguration, Worker, read_configuration
+from iot_agent.host.systemd import Notifier, given_directory, watchdog_interval
+from iot_agent.resident.clock import FlooredClock
+from iot_agent.resident.cycle import Cycle, Means
+from iot_agent.resident.daemon import Daemon, Dependencies
+from iot_agent.resident.unconfigured import Unconfigured
+from iot_agent.status import prometheus
+from iot_agent.storage import atomic
+from iot_agent.storage.application_access import PublishingStore
+from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.storage.record_store import RecordStore
 
 DEFAULT_CONFIG = Path("/etc/iot-agent/agent.yaml")
 DEFAULT_STATE, DEFAULT_RUN = Path("/var/lib/iot-agent"), Path("/run/iot-agent")
@@ -66,7 +70,7 @@ class Unfit(Exception):
 def main() -> int:
     """Run the daemon until it is told to stop."""
     arguments = arguments_parser().parse_args()
-    log.configure("info")
+    journal.configure("info")
     os.umask(0o077)
     try:
         if arguments.check:
@@ -117,7 +121,7 @@ def _run(config: Path) -> None:
     """Serve under the configuration, or wait for one that can be served under."""
     signals, notifier = Signals(), Notifier()
     run, state = given_directory("RUNTIME_DIRECTORY", DEFAULT_RUN), given_directory("STATE_DIRECTORY", DEFAULT_STATE)
-    waiting = Waiting(config, state, run, notifier, watchdog_interval(), signals)
+    waiting = Unconfigured(config, state, run, notifier, watchdog_interval(), signals)
     while not signals.stop:
         seen = waiting.look()
         try:
@@ -135,7 +139,7 @@ def _run(config: Path) -> None:
 
 def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifier) -> None:
     """Run the loop until a signal ends it; raises `Unfit`."""
-    log.configure(settings.log_level)
+    journal.configure(settings.log_level)
     _make_directory(settings.state_directory, 0o700)
     _make_directory(settings.run_directory, 0o755)
     with _lock(settings.state_directory):
@@ -143,7 +147,7 @@ def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifie
         store = RecordStore(settings.state_directory, identities, settings.serial)
         record = _load(store, settings)
         clock = FlooredClock(record.time_floor)
-        applications = TellingStore(store, identities, settings)
+        applications = PublishingStore(store, identities, settings)
         means = Means(
             store=applications,
             clock=clock,
@@ -152,10 +156,10 @@ def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifie
             new_request_id=lambda: os.urandom(8).hex(),
         )
         cycle = Cycle(means, record)
-        about = events.of("started", **events.facts(cycle.record))
+        about = journal_events.of("started", **journal_events.facts(cycle.record))
         logger.info("iot-agent %s, serial %s, state %s", __version__, settings.serial, cycle.record.state, extra=about)
         applications.begin(cycle.record)
-        numbers = metrics.Textfile(settings.metrics_textfile)
+        numbers = prometheus.Textfile(settings.metrics_textfile)
         given = Dependencies(
             settings=settings,
             notifier=notifier,
@@ -186,7 +190,7 @@ def _load(store: RecordStore, settings: Settings) -> Record:
     return record
 
 
-def _reload(config: Path, running: Settings, applications: TellingStore) -> Settings:
+def _reload(config: Path, running: Settings, applications: PublishingStore) -> Settings:
     """Read the configuration again; raises `ValueError` with what is wrong with it."""
     try:
         settings = _read(config)
@@ -195,7 +199,7 @@ def _reload(config: Path, running: Settings, applications: TellingStore) -> Sett
     changed = [name for name in FIXED if getattr(settings, name) != getattr(running, name)]
     if changed:
         raise ValueError(f"{', '.join(changed)} can only change with a restart")
-    log.configure(settings.log_level)
+    journal.configure(settings.log_level)
     applications.reload(settings)
     return settings
 
@@ -211,7 +215,7 @@ def _make_directory(path: Path, mode: int) -> None:
 def _lock(state: Path) -> Iterator[None]:
     """Hold the state directory; the kernel lets go of it however the process ends."""
     try:
-        descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, durable.PRIVATE)
+        descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, atomic.PRIVATE)
     except OSError as error:
         raise Stop(os.EX_CANTCREAT, f"cannot lock {state}: {error.strerror}") from error
     try:

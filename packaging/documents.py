@@ -21,7 +21,8 @@ import shtab
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the programs described are those of this very tree
 
-from iot_agent import __version__, agentctl, events, main  # noqa: E402 - once they can be found
+from iot_agent import __version__, agentctl, main  # noqa: E402 - once they can be found
+from iot_agent.core import journal_events  # noqa: E402 - once they can be found
 
 PROGRAMS = {"iot-agent": (main, 8), "agentctl": (agentctl, 1)}
 PATHS = {"--config": shtab.FILE, "--run": shtab.DIRECTORY, "--state": shtab.DIRECTORY}
@@ -37,7 +38,7 @@ def write_all(out: Path) -> None:
             "OPTIONS": options(parser),
             "COMMANDS": commands(parser),
             "EXIT_STATUS": statuses(program.EXIT_STATUS),
-            "EVENTS": iter([roff(", ".join(events.MESSAGE_IDS))]),
+            "EVENTS": iter([roff(", ".join(journal_events.MESSAGE_IDS))]),
         }
         (out / f"{name}.{section}").write_text(page(f"{name}.{section}", parts))
         for action in _flags(parser):
@@ -96,7 +97,7 @@ def statuses(meanings: Mapping[int, str]) -> Iterator[str]:
 
 def keys(text: str) -> Iterator[str]:
     """Give a paragraph for each key of the annotated agent.yaml: its comment, and what it is set to there."""
-    from iot_agent import config  # noqa: PLC0415 - needs yaml, which only this needs
+    from iot_agent.config import agent_yaml  # noqa: PLC0415 - needs yaml, which only this needs
 
     comment: list[str] = []
     section, told = "", set()
@@ -104,11 +105,11 @@ def keys(text: str) -> Iterator[str]:
         found = re.match(r"(?:# )?( *)(?:# )?([a-z0-9_]+): ?(.*)", line)
         if found and not found[3]:
             section = f"{found[2]}."
-        elif found and (key := (section if found[1] else "") + found[2]) in config.SETTINGS:
-            default = config.SETTINGS[key].default
+        elif found and (key := (section if found[1] else "") + found[2]) in agent_yaml.SETTINGS:
+            default = agent_yaml.SETTINGS[key].default
             fact = (
                 "Required."
-                if default is config.REQUIRED
+                if default is agent_yaml.REQUIRED
                 else "Optional."
                 if default is None
                 else f"Default: {found[3]}."
@@ -120,8 +121,8 @@ def keys(text: str) -> Iterator[str]:
             comment.append(line.strip(" #"))
         else:
             comment = []
-    if told != config.SETTINGS.keys():
-        raise SystemExit(f"config/agent.yaml does not describe {sorted(config.SETTINGS.keys() ^ told)}")
+    if told != agent_yaml.SETTINGS.keys():
+        raise SystemExit(f"config/agent.yaml does not describe {sorted(agent_yaml.SETTINGS.keys() ^ told)}")
 
 
 def fish(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from iot_agent import control
+from iot_agent.host import control_socket
 
 PATIENCE = 30.0
 T = TypeVar("T")
@@ -35,11 +35,11 @@ class Agent:
         return self.process
 
     def status(self) -> dict[str, Any]:
-        shown: dict[str, Any] = control.ask(self.directory / "run" / "control.sock", "status")["status"]
+        shown: dict[str, Any] = control_socket.ask(self.directory / "run" / "control.sock", "status")["status"]
         return shown
 
     def history(self) -> list[dict[str, Any]]:
-        events: list[dict[str, Any]] = control.ask(self.directory / "run" / "control.sock", "history")["history"]
+        events: list[dict[str, Any]] = control_socket.ask(self.directory / "run" / "control.sock", "history")["history"]
         return events
 
     @property
@@ -80,10 +80,10 @@ class Agent:
 
 IMPATIENT = """
 import sys
-if "iot_agent.reader" in sys.orig_argv:
-    from iot_agent import config
+if "iot_agent.config" in sys.orig_argv:
+    from iot_agent.config import agent_yaml
     for key in ("limits.step", "limits.key_generation"):
-        config.SETTINGS[key] = config.Setting(config._span(1.0, 60.0), 60.0)
+        agent_yaml.SETTINGS[key] = agent_yaml.Setting(agent_yaml._span(1.0, 60.0), 60.0)
 """
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from cloud.rotation.lifecycle import SETTLE_MS, Keep, Save, to_retire
+from cloud.rotation.lifecycle import SETTLE_MS, Keep, Save, none_returning, to_retire
 from cloud.rotation.record import Entry, State
 
 if TYPE_CHECKING:
@@ -107,7 +107,6 @@ def _readmission_over(device: Device, now: int) -> Save:
     back = State.REVOKED if device.state is State.ALLOWED else device.state
     vendor = device.vendor_certificate_id
     unneeded = vendor if back is State.REVOKED or device.active else None
-    returning = () if unneeded else device.returning  # else it is still all that the device has
-    retiring = to_retire(device, unneeded, now)
-    ended = replace(device, state=back, readmit_until=None, returning=returning, retiring=retiring)
+    kept = none_returning(device) if unneeded else device  # else it is still all that the device has
+    ended = replace(kept, state=back, readmit_until=None, retiring=to_retire(device, unneeded, now))
     return Save(ended, Entry("readmission-over", "its time has passed; the device has not used it"))

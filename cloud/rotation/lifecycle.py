@@ -217,9 +217,9 @@ def decide_ack(device: Device | None, principal: str, named: str, now: int) -> R
         retiring=to_retire(device, device.present_certificate_id, now),
         renew=None if advice is None or advice.since <= device.pending.issued_at else advice,
         readmit_until=None,
-        returning=(),
         last_seen=now,
     )
+    proven = none_returning(proven)
     if device.readmit_until is not None:  # the vendor certificate was in service once more
         proven = replace(proven, retiring=to_retire(proven, device.vendor_certificate_id, now))
     previous = str(device.present_certificate_id)[:16]
@@ -262,6 +262,16 @@ def finished(device: Device, shut_out: Collection[str], now: int) -> Save | Keep
 def to_return(certificate_ids: Iterable[str], now: int) -> tuple[Returning, ...]:
     """Return these vendor certificates, each once, as let register again from now on."""
     return tuple(Returning(certificate_id, now) for certificate_id in dict.fromkeys(certificate_ids))
+
+
+def none_returning(device: Device) -> Device:
+    """Return `device` with no certificate returning any more.
+
+    One that has not been deleted yet is still out of service, so it is remembered for the next order that lets it in.
+    """
+    known = {device.vendor_certificate_id, *device.quarantined}
+    left = (one.certificate_id for one in device.returning if one.certificate_id not in known)
+    return replace(device, quarantined=(*device.quarantined, *left)[-REMEMBERED:], returning=())
 
 
 def to_retire(device: Device, certificate_id: str | None, now: int) -> tuple[Retiring, ...]:

@@ -3,7 +3,6 @@
 import json
 import os
 import pwd
-import signal
 import subprocess
 import sys
 import time
@@ -11,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from iot_agent import control, settings
-from iot_agent.children import BadConfiguration, read_configuration
+from iot_agent.core import settings
+from iot_agent.core.settings import Settings
 from iot_agent.doctor import findings
 from iot_agent.doctor.findings import Finding
 from iot_agent.doctor.rules import daemon
-from iot_agent.settings import Settings
+from iot_agent.host import control_socket
+from iot_agent.host.subprocesses import BadConfiguration, how_it_ended, read_configuration
 
 CREDENTIALS = "/run/credentials/iot-agent.service"  # the unit's, which its user can read from outside too
 
@@ -57,7 +57,7 @@ def diagnose(config: Path) -> Iterator[Finding]:
 
 def _ask_the_daemon(given: Settings) -> Iterator[Finding]:
     try:
-        yield from daemon.judge(control.ask(given.socket, "status")["status"])
+        yield from daemon.judge(control_socket.ask(given.socket, "status")["status"])
     except PermissionError:
         yield findings.skipped("daemon", f"no permission to ask it at {given.socket}; try with sudo")
     except (OSError, ValueError, KeyError) as error:
@@ -87,9 +87,8 @@ def _examine(config: Path, given: Settings) -> Iterator[Finding]:
             child.kill()
             raise
     if child.returncode != 0:
-        how = signal.Signals(-child.returncode).name if child.returncode < 0 else f"status {child.returncode}"
         remedy = "What was found so far holds. This is a fault in the agent or in a library; please report it."
-        yield findings.error("doctor", f"the examination ended with {how} before it was done", remedy)
+        yield findings.error("doctor", f"the examination {how_it_ended(child.returncode)} before it was done", remedy)
 
 
 def _start(given: Settings) -> subprocess.Popen[str]:
@@ -108,7 +107,7 @@ def _start(given: Settings) -> subprocess.Popen[str]:
 def environment(daemon_socket: Path) -> dict[str, str]:
     """Give the daemon's own environment, if it can be read: it tells a token's module where its tokens are."""
     try:
-        told = Path(f"/proc/{control.daemon_pid(daemon_socket)}/environ").read_text(errors="surrogateescape")
+        told = Path(f"/proc/{control_socket.daemon_pid(daemon_socket)}/environ").read_text(errors="surrogateescape")
     except OSError:  # it is not running, or somebody else's: then what the unit gives it as a rule
         return {"CREDENTIALS_DIRECTORY": CREDENTIALS, **os.environ}
     given = dict(entry.split("=", 1) for entry in told.split("\0") if "=" in entry)

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from iot_agent import bundle
-from iot_agent import settings as settings_room
+from iot_agent.config import bundle
+from iot_agent.core import settings as settings_room
+from iot_agent.core.record import CheckedIn, Record
+from iot_agent.core.settings import Settings, Token
 from iot_agent.doctor import findings
 from iot_agent.doctor.findings import Finding
 from iot_agent.doctor.probes import clock, cloud, disk, files, identities, keystore, network
@@ -28,11 +30,9 @@ from iot_agent.doctor.rules import keystore as key_rules
 from iot_agent.doctor.rules import network as network_rules
 from iot_agent.doctor.rules import renewal as renewal_rules
 from iot_agent.doctor.rules.network import Network
-from iot_agent.keys.ring import KeyRing
+from iot_agent.keys.keyring import KeyRing
 from iot_agent.keys.token import TokenKeys
-from iot_agent.record import CheckedIn, Record
-from iot_agent.settings import Settings, Token
-from iot_agent.turns import PATIENCE, turn
+from iot_agent.storage.identity_lock import LONGEST_WAIT, exclusive_use
 
 LIMIT = 170  # seconds for all of it
 LOOKS = 3
@@ -56,7 +56,7 @@ def examine(config: Path, settings: Settings) -> Iterator[Finding]:
     where = settings.endpoint_host, settings.endpoint_port, settings.endpoint_ca_file
     way = network.look(*where, on_token=settings.keys_token is not None)
     yield from network_rules.judge(way, time.time())
-    with turn(settings.state_directory, PATIENCE) as ours:
+    with exclusive_use(settings.state_directory, LONGEST_WAIT) as ours:
         seen = _settled(settings, way, ours=ours)
     yield from seen.findings
     yield from clock_rules.judge(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from iot_agent.errors import printable
+from iot_agent.core.errors import printable
 
 SCHEMA = 1
 

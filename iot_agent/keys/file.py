@@ -6,9 +6,10 @@ An encryption key for them would have to lie beside them; use a token where the 
 import re
 from pathlib import Path
 
-from iot_agent import certificates, durable
-from iot_agent.errors import Code, Fatal, Retryable
-from iot_agent.ports import Credentials
+from iot_agent.core.errors import Code, Fatal, Retryable
+from iot_agent.core.ports import Credentials
+from iot_agent.keys import certificates
+from iot_agent.storage import atomic
 
 OURS = re.compile(r"iot-agent-[0-9A-Za-z-]+")
 
@@ -24,10 +25,10 @@ class FileKeys:
     def generate(self, label: str, algorithm: str) -> None:
         """Make a key durably, unless a readable one is there."""
         try:
-            durable.make_directory(self._root)
-            durable.make_directory(self._root / label)
+            atomic.make_directory(self._root)
+            atomic.make_directory(self._root / label)
             if not self._path(label).exists():
-                durable.write(self._path(label), certificates.generate_key(algorithm))
+                atomic.write(self._path(label), certificates.generate_key(algorithm))
         except OSError as error:
             raise Retryable(Code.KEY_STORE, f"cannot store a new key: {error}") from error
 
@@ -52,7 +53,7 @@ class FileKeys:
         try:
             self._path(label).unlink(missing_ok=True)
             if self._path(label).parent.exists():
-                durable.sync_directory(self._path(label).parent)
+                atomic.sync_directory(self._path(label).parent)
         except OSError as error:
             raise Retryable(Code.KEY_STORE, f"cannot remove {self._path(label)}: {error}") from error
 
@@ -61,6 +62,6 @@ class FileKeys:
 
     def _key(self, label: str) -> certificates.PrivateKey:
         try:
-            return certificates.load_key(durable.read(self._path(label)))
+            return certificates.load_key(atomic.read(self._path(label)))
         except OSError as error:
             raise Fatal(Code.KEY_STORE, f"cannot read {self._path(label)}: {error}") from error

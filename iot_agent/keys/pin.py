@@ -11,9 +11,9 @@ import os
 import stat
 from pathlib import Path
 
-from iot_agent import durable
-from iot_agent.errors import Code, Retryable
-from iot_agent.settings import Token
+from iot_agent.core.errors import Code, Retryable
+from iot_agent.core.settings import Token
+from iot_agent.storage import atomic
 
 LONGEST = 4096  # bytes
 SCRYPT = {"n": 2**14, "r": 8, "p": 1}
@@ -29,7 +29,7 @@ class PinSources:
         """Give the PIN, unless it is the one that this token has refused."""
         pin = _read(token.pin_source)
         try:
-            known = json.loads(durable.read(self._path(token)))
+            known = json.loads(atomic.read(self._path(token)))
             seen = known == _fingerprint(token, pin, bytes.fromhex(known["salt"]))
         except FileNotFoundError:
             return pin
@@ -45,7 +45,7 @@ class PinSources:
         """Remember that the token has refused this PIN; gives the error to raise."""
         try:
             fingerprint = _fingerprint(token, pin, os.urandom(16))
-            durable.write(self._path(token), json.dumps(fingerprint).encode())
+            atomic.write(self._path(token), json.dumps(fingerprint).encode())
         except OSError as error:
             return Retryable(Code.PIN_REFUSED, f"{_error(token)}; this could not be written down: {error}")
         return _error(token)

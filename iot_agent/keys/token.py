@@ -1,4 +1,4 @@
-"""The `KeyStore` of keys that never leave a token; each operation is a process of its own (`iot_agent.keys.pkcs11`).
+"""The `KeyStore` of keys that never leave a token; each operation is a process of its own (`pkcs11_helper`).
 
 A key's directory `identities/<label>/` holds, in place of the key, `key.uri`: where it is (RFC 7512). It is written
 before the key is made, so that no key is ever made that nothing on disk knows of.
@@ -6,21 +6,22 @@ before the key is made, so that no key is ever made that nothing on disk knows o
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from iot_agent import certificates, durable
-from iot_agent.errors import Code, Fatal, Retryable
-from iot_agent.keys import uri
-from iot_agent.ports import Credentials
-from iot_agent.settings import Token, TokenKey
+from iot_agent.core.errors import Code, Fatal, Retryable
+from iot_agent.core.ports import Credentials
+from iot_agent.core.settings import Token, TokenKey
+from iot_agent.host.subprocesses import how_it_ended
+from iot_agent.keys import certificates, pkcs11_uri
+from iot_agent.keys.remote_key import remote_key
+from iot_agent.storage import atomic
 
 REFERENCE = "key.uri"
-PROGRAM = "iot_agent.keys.pkcs11"
+PROGRAM = "iot_agent.keys.pkcs11_helper"
 
 
 class TokenKeys:
@@ -37,9 +38,9 @@ class TokenKeys:
         """Write down where the key will be, then make it there."""
         directory = self._state / "identities" / label
         try:
-            durable.make_directory(directory.parent)
-            durable.make_directory(directory)
-            durable.write(directory / REFERENCE, uri.write(TokenKey(self._token, label)).encode() + b"\n")
+            atomic.make_directory(directory.parent)
+            atomic.make_directory(directory)
+            atomic.write(directory / REFERENCE, pkcs11_uri.write(TokenKey(self._token, label)).encode() + b"\n")
         except OSError as error:
             raise Retryable(Code.KEY_STORE, f"cannot write {directory / REFERENCE}: {error}") from error
         self._ask("generate", label, algorithm)
@@ -56,7 +57,7 @@ class TokenKeys:
         def sign(data: bytes) -> bytes:
             return bytes.fromhex(self._ask("sign", label, data.hex()))
 
-        return certificates.remote_key(bytes.fromhex(self._ask("public_key", label)), sign)
+        return remote_key(bytes.fromhex(self._ask("public_key", label)), sign)
 
     def credentials(self, label: str, certificate: Path) -> Credentials:
         """Point at the certificate, and at the key on the token."""
@@ -100,14 +101,10 @@ class TokenKeys:
         except ValueError as error:
             raise Retryable(
                 Code.TOKEN,
-                f"{what} died without an answer ({_how(done.returncode)}); its last words are in the journal",
+                f"{what} {how_it_ended(done.returncode)} without an answer; its last words are in the journal",
             ) from error
         if "result" in answer:
             return answer["result"]
         if answer["fatal"]:
             raise Fatal(Code(answer["code"]), answer["message"])
         raise Retryable(Code(answer["code"]), answer["message"], answer["retry_after"])
-
-
-def _how(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"status {code}"

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from awscrt import io
 
-from iot_agent import certificates, messages
-from iot_agent.errors import Retryable
-from iot_agent.messages import ACK, CREATE, Topics
-from iot_agent.mqtt import Endpoint, MqttSession
-from iot_agent.pace import Pace
-from iot_agent.ports import Credentials
+from iot_agent.core import protocol
+from iot_agent.core.errors import Retryable
+from iot_agent.core.ports import Credentials
+from iot_agent.core.protocol import ACK, CREATE, Topics
+from iot_agent.keys import certificates
+from iot_agent.worker.connect_throttle import ConnectThrottle
+from iot_agent.worker.mqtt import Endpoint, MqttSession
 
 
 def once(endpoint: Endpoint, identity: Credentials, topics: Topics, directory: Path) -> Credentials:
@@ -27,17 +28,17 @@ def once(endpoint: Endpoint, identity: Credentials, topics: Topics, directory: P
     csr = certificates.build_csr(certificates.load_key(key), topics.serial)
     session = connected(endpoint, identity)
     session.subscribe([topics.response(CREATE)])
-    payload = messages.encode(messages.CreateRequest(csr, "floor"))
-    made = session.exchange(topics.request(CREATE), payload, topics.response(CREATE), messages.parse_create_response)
+    payload = protocol.encode(protocol.CreateRequest(csr, "floor"))
+    made = session.exchange(topics.request(CREATE), payload, topics.response(CREATE), protocol.parse_create_response)
     session.close()
-    assert isinstance(made, messages.CreateResponse), made
+    assert isinstance(made, protocol.CreateResponse), made
     fresh = Credentials(directory / "certificate.pem", directory / "key.pem")
     (directory / "key.pem").write_bytes(key)
     (directory / "certificate.pem").write_text(made.pem)
     session = connected(endpoint, fresh)
     session.subscribe([topics.response(ACK)])
-    payload = messages.encode(messages.AckRequest(made.cert_id, "floor"))
-    session.exchange(topics.request(ACK), payload, topics.response(ACK), messages.parse_ack_response)
+    payload = protocol.encode(protocol.AckRequest(made.cert_id, "floor"))
+    session.exchange(topics.request(ACK), payload, topics.response(ACK), protocol.parse_ack_response)
     session.close()
     return fresh
 
@@ -47,7 +48,7 @@ def connected(endpoint: Endpoint, identity: Credentials) -> MqttSession:
     options = io.TlsContextOptions.create_client_with_mtls_from_path(str(identity.certificate), str(identity.key))
     options.override_default_trust_store_from_path(ca_filepath=str(endpoint.ca_file))
     tls = io.ClientTlsContext(options)
-    pace = Pace(endpoint.ca_file.with_name("last-connect"))
+    pace = ConnectThrottle(endpoint.ca_file.with_name("last-connect"))
     while True:
         pace()
         session = MqttSession(endpoint, tls)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iot_agent import control
+from iot_agent.host import control_socket
 from tests.benchmarks import processes
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Agent:
     def rotate(self) -> float:
         """Have it rotate; return the seconds until it is back at rest, with the old key gone."""
         begun = time.monotonic()
-        assert control.ask(self.bundle / "run/control.sock", "rotate")["ok"]
+        assert control_socket.ask(self.bundle / "run/control.sock", "rotate")["ok"]
         self.until("STATUS=rotated")
         promoted = self.until("STATUS=acked")
         self.until(SETTLED)

@@ -8,8 +8,8 @@ import resource
 import select
 import sys
 
-from iot_agent.children import Worker
-from iot_agent.codec import decode_request, encode_outcome
+from iot_agent.core.codec import decode_request, encode_outcome
+from iot_agent.host.subprocesses import Worker
 
 
 def main() -> None:

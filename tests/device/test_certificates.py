@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from iot_agent import certificates
-from iot_agent.certificates import Expectation, check_fit
-from iot_agent.errors import Fatal, Retryable
+from iot_agent.core.errors import Fatal, Retryable
+from iot_agent.keys import certificates
+from iot_agent.keys.certificates import Expectation, check_fit
 from iot_agent.keys.file import FileKeys
 from tests.simulator.authority import Authority
 

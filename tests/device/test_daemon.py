@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import control, turns
 from iot_agent.doctor import command
-from tests.device.patient import closed_port
+from iot_agent.host import control_socket
+from iot_agent.storage import identity_lock
+from tests.device.faulty_device import closed_port
 from tests.harness import PATIENCE, Agent, gone, impatient, wait_for
 from tests.simulator.authority import Authority
 
@@ -342,7 +343,7 @@ def test_the_resident_process_has_one_thread_and_no_heavy_library(agent: LonelyA
 @contextmanager
 def turn_taken(state: Path) -> Iterator[None]:
     """Use the identity as `agentctl doctor` does."""
-    with turns.turn(state, PATIENCE) as ours:
+    with identity_lock.exclusive_use(state, PATIENCE) as ours:
         assert ours
         yield
 
@@ -379,7 +380,7 @@ def test_a_doctor_that_never_ends_stops_no_step(agent: LonelyAgent) -> None:
 def test_the_doctor_looks_with_the_daemons_own_environment(agent: LonelyAgent) -> None:
     socket_path = agent.directory / "run" / "control.sock"
     process = agent.start(TPM2_PKCS11_STORE="/where/the/unit/says", NOTIFY_SOCKET="/nowhere")
-    assert control.daemon_pid(socket_path) == process.pid
+    assert control_socket.daemon_pid(socket_path) == process.pid
     seen = command.environment(socket_path)
     assert seen["TPM2_PKCS11_STORE"] == "/where/the/unit/says"
     assert "NOTIFY_SOCKET" not in seen

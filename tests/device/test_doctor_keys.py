@@ -2,11 +2,11 @@
 
 import pytest
 
+from iot_agent.core.errors import Code, Fatal
+from iot_agent.core.record import Failure, Kind, Record
 from iot_agent.doctor.findings import Level
 from iot_agent.doctor.probes.keystore import Inspector, inspect
 from iot_agent.doctor.rules.keystore import Pin, Store, judge
-from iot_agent.errors import Code, Fatal
-from iot_agent.record import Failure, Kind, Record
 
 RECORD = Record("SN-0001")
 FAILED = Record("SN-0001", failure=Failure(Kind("prove"), "key-store", "PIN incorrect", "…", 1))

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from iot_agent import metrics, status
-from iot_agent.record import Certificate, Failure, Identity, Kind, Record, State, Step
+from iot_agent.core.record import Certificate, Failure, Identity, Kind, Record, State, Step
+from iot_agent.status import prometheus
+from iot_agent.status.report import compose
 
 MONITORING = Path(__file__).parents[2] / "packaging/monitoring"
 IDENTITY = Identity("iot-agent-1", Certificate("ab" * 32, 1000, 2000, 1700))
@@ -29,7 +30,7 @@ ABOUT: dict[str, Any] = {
 
 
 def report(record: Record = RECORD, now: float = 1500, **about: object) -> dict[str, Any]:
-    return status.report(record, Step(Kind.WAIT, now, "waiting"), now, {**ABOUT, **about})
+    return compose(record, Step(Kind.WAIT, now, "waiting"), now, {**ABOUT, **about})
 
 
 def failing(times: int) -> Record:
@@ -63,7 +64,7 @@ def samples(text: str) -> dict[str, float]:
 
 
 def test_the_numbers_say_what_the_report_says() -> None:
-    assert samples(metrics.text(report(failing(2)))) == {
+    assert samples(prometheus.text(report(failing(2)))) == {
         'iot_agent_info{serial="SN-0001",version="0.1.0"}': 1,
         'iot_agent_state{state="unprovisioned"}': 0,
         'iot_agent_state{state="jitp"}': 0,
@@ -86,7 +87,7 @@ def test_the_numbers_say_what_the_report_says() -> None:
 def test_prometheus_itself_takes_them(record: Record) -> None:
     checked = subprocess.run(
         ["promtool", "check", "metrics"],
-        input=metrics.text(report(record)),
+        input=prometheus.text(report(record)),
         capture_output=True,
         text=True,
         check=False,
@@ -96,7 +97,7 @@ def test_prometheus_itself_takes_them(record: Record) -> None:
 
 def test_the_file_is_replaced_only_when_a_number_changes_and_goes_in_the_end(tmp_path: Path) -> None:
     path = tmp_path / "iot-agent.prom"
-    textfile = metrics.Textfile(path)
+    textfile = prometheus.Textfile(path)
     textfile.publish(report())
     first = path.stat()
     assert first.st_mode & 0o777 == 0o644
@@ -112,7 +113,7 @@ def test_the_file_is_replaced_only_when_a_number_changes_and_goes_in_the_end(tmp
 def test_a_file_that_cannot_be_written_is_said_once_and_hurts_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    textfile = metrics.Textfile(tmp_path / "nowhere" / "iot-agent.prom")
+    textfile = prometheus.Textfile(tmp_path / "nowhere" / "iot-agent.prom")
     textfile.publish(report())
     textfile.publish(report(failing(1)))
     assert [entry.getMessage()[:46] for entry in caplog.records] == ["cannot write the numbers for monitoring: [Errn"]
@@ -140,7 +141,7 @@ def test_whatever_is_in_the_place_of_the_file_it_is_replaced_or_told_and_never_f
 ) -> None:
     path = tmp_path / "iot-agent.prom"
     spoil(path)
-    textfile = metrics.Textfile(path)
+    textfile = prometheus.Textfile(path)
     textfile.publish(report())
     textfile.publish(report(failing(1)))
     textfile.close()
@@ -157,7 +158,7 @@ def test_a_daemon_that_waits_for_its_configuration_is_never_good(error: str) -> 
 
 def test_switched_off_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    textfile = metrics.Textfile(None)
+    textfile = prometheus.Textfile(None)
     textfile.publish(report())
     textfile.close()
     assert list(tmp_path.iterdir()) == []
@@ -167,7 +168,7 @@ def test_switched_off_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def known() -> set[str]:
-    return {name.split("{")[0] for name in samples(metrics.text(report(failing(1))))}
+    return {name.split("{")[0] for name in samples(prometheus.text(report(failing(1))))}
 
 
 def test_the_alert_rules_are_good_and_fire_when_they_should(tmp_path: Path) -> None:

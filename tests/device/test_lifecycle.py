@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from iot_agent import lifecycle
-from iot_agent.lifecycle import TRANSITIONS, ApplyContext, apply, begin, renewal_due, request_rotation
-from iot_agent.messages import Advice
-from iot_agent.record import (
+from iot_agent.core import lifecycle
+from iot_agent.core.lifecycle import TRANSITIONS, ApplyContext, apply, begin, renewal_due, request_rotation
+from iot_agent.core.protocol import Advice
+from iot_agent.core.record import (
     Certificate,
     CheckedIn,
     Failed,
@@ -24,7 +24,7 @@ from iot_agent.record import (
     State,
     Step,
 )
-from iot_agent.schedule import Policy
+from iot_agent.core.schedule import Policy
 
 NOW = 1_790_000_000.0
 POLICY = Policy(minimum_interval=100, prove_attempts=3)
@@ -189,6 +189,12 @@ def test_removing_what_nothing_needs_fails_alone() -> None:
     assert decide(failing, NOW + 200).kind is Kind.GENERATE
     heard = apply(replace(failing, check_in_at=0), Kind.CHECK_IN, CheckedIn(int(NOW), None), context())
     assert decide(heard).kind is Kind.RETIRE, "it is tried again after the next contact"
+    assert decide(replace(failing, check_in_at=2**40, active=None, state=State.JITP), NOW + 1).kind is Kind.GENERATE
+    resting = replace(failing, active=replace(OLD, certificate=replace(OLD.certificate, renew_at=int(NOW) + 10**6)))
+    again = replace(resting, check_in_at=int(NOW) + 80_000)
+    assert decide(again).due == NOW + POLICY.retry_cap, "and after the longest pause"
+    assert decide(again, NOW + POLICY.retry_cap).kind is Kind.RETIRE
+    assert decide(again, NOW - 10).kind is Kind.RETIRE, "a clock that was ahead does not put it off"
     gone = apply(heard, Kind.RETIRE, Retired(("x",)), context())
     assert gone.cleanup is None
 

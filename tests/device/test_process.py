@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from iot_agent import process
+from iot_agent.host import hardening
 
 ALLOCATES = """
 import threading
-from iot_agent import process
-process.limit_memory()
+from iot_agent.host import hardening
+hardening.limit_memory()
 done = threading.Event()
-threads = [threading.Thread(target=done.wait) for _ in range(process.THREADS - 1)]
+threads = [threading.Thread(target=done.wait) for _ in range(hardening.THREADS - 1)]
 for thread in threads:
     thread.start()
 done.set()
@@ -42,10 +42,10 @@ def allocate(size: int, stack: int | None = None) -> str:
 
 
 def test_more_than_the_limit_is_refused() -> None:
-    assert allocate(process.MEMORY + process.THREADS * process.USUAL_STACK) == "MemoryError"
+    assert allocate(hardening.MEMORY + hardening.THREADS * hardening.USUAL_STACK) == "MemoryError"
 
 
 @pytest.mark.parametrize("stack", [None, 64 * 2**20, resource.RLIM_INFINITY])
 def test_stacks_of_any_size_leave_room_for_work(stack: int | None) -> None:
     """A machine may give each thread a larger stack; that must not stop a worker."""
-    assert allocate(process.MEMORY // 2, stack) == ""
+    assert allocate(hardening.MEMORY // 2, stack) == ""

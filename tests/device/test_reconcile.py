@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from iot_agent import reconcile as room
-from iot_agent.lifecycle import MOST_UNCONFIRMED, ApplyContext, decide
-from iot_agent.reconcile import OnDisk, rebuild, reconcile
-from iot_agent.record import Certificate, Identity, Kind, Pending, Record, State
-from iot_agent.schedule import Policy
+from iot_agent.core import reconcile as room
+from iot_agent.core.lifecycle import MOST_UNCONFIRMED, ApplyContext, decide
+from iot_agent.core.reconcile import OnDisk, rebuild, reconcile
+from iot_agent.core.record import Certificate, Identity, Kind, Pending, Record, State
+from iot_agent.core.schedule import Policy
 
 NOW = 1_790_000_000
 POLICY = Policy(minimum_interval=100)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from iot_agent import fallback, lifecycle
-from iot_agent.codec import encode_record
-from iot_agent.errors import REMEDIES, UNUSABLE, Code
-from iot_agent.fallback import Bootstrap, turn
-from iot_agent.lifecycle import ApplyContext, apply, begin, decide
-from iot_agent.record import (
+from iot_agent.core import fallback, lifecycle
+from iot_agent.core.codec import encode_record
+from iot_agent.core.errors import REMEDIES, UNUSABLE, Code
+from iot_agent.core.fallback import Bootstrap, turn
+from iot_agent.core.lifecycle import ApplyContext, apply, begin, decide
+from iot_agent.core.record import (
     Certificate,
     CheckedIn,
     Failed,
@@ -32,7 +32,7 @@ from iot_agent.record import (
     State,
     Step,
 )
-from iot_agent.schedule import Policy
+from iot_agent.core.schedule import Policy
 
 NOW = 1_790_000_000
 POLICY = Policy(minimum_interval=100, retry_base=2, retry_cap=300, prove_attempts=3, check_in_interval=4000)
@@ -207,6 +207,19 @@ def test_the_longest_way_back_is_the_bootstrap_identity() -> None:
         assert turn(record) is None
         record, _ = after(record, Failed(Code.NO_REPLY, "m", "r", fatal=False), NOW, 0.5)
     assert turn(record) is Bootstrap.IDENTITY
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_the_pause_after_a_certificate_was_given_up_is_not_followed_by_a_shorter_one(most: int) -> None:
+    policy = replace(POLICY, prove_attempts=most)
+    pending = Pending("iot-agent-9", "r", generated=True, certificate=identity(9).certificate)
+    record = replace(ACKED, state=State.ROTATED, pending=pending)
+    given_up = apply(
+        record, Kind.PROVE, Failed(Code.CLOUD_REFUSED, "m", "r", fatal=True), ApplyContext(NOW, policy, 0.5)
+    )
+    silent = Failed(Code.NO_REPLY, "m", "r", fatal=False)
+    assert given_up.state is State.ACKED
+    assert apply(given_up, Kind.CHECK_IN, silent, ApplyContext(NOW, policy, 0.5)).wait > given_up.wait
 
 
 @pytest.mark.parametrize("code", sorted(UNUSABLE))

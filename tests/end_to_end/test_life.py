@@ -10,12 +10,13 @@ from typing import Any, cast
 
 import pytest
 
-from iot_agent import certificates, messages
-from iot_agent.errors import AgentError
+from iot_agent.core import protocol
+from iot_agent.core.errors import AgentError
+from iot_agent.core.ports import Credentials
+from iot_agent.core.protocol import ACK, CREATE, CreateResponse, ErrorResponse, Topics
+from iot_agent.keys import certificates
 from iot_agent.keys.pin import PinSources
-from iot_agent.messages import ACK, CREATE, CreateResponse, ErrorResponse, Topics
-from iot_agent.mqtt import Endpoint, MqttCloud, MqttSession
-from iot_agent.ports import Credentials
+from iot_agent.worker.mqtt import Endpoint, MqttCloud, MqttSession
 from tests.end_to_end.conftest import Stack
 from tests.harness import Agent, wait_for
 
@@ -45,21 +46,21 @@ class Client:
 
     def create(self, session: MqttSession, csr: str, request_id: str) -> CreateResponse | ErrorResponse:
         session.subscribe([self.topics.response(CREATE)])
-        payload = messages.encode(messages.CreateRequest(csr, request_id))
+        payload = protocol.encode(protocol.CreateRequest(csr, request_id))
 
         def accept(reply: bytes) -> CreateResponse | ErrorResponse | None:
-            read = messages.parse_create_response(reply)
+            read = protocol.parse_create_response(reply)
             return read if read.request_id == request_id else None
 
         reply = session.exchange(self.topics.request(CREATE), payload, self.topics.response(CREATE), accept)
         return cast("CreateResponse | ErrorResponse", reply)
 
-    def acknowledge(self, session: MqttSession, certificate_id: str) -> messages.AckResponse | ErrorResponse:
+    def acknowledge(self, session: MqttSession, certificate_id: str) -> protocol.AckResponse | ErrorResponse:
         session.subscribe([self.topics.response(ACK)])
-        payload = messages.encode(messages.AckRequest(certificate_id, "ack-1"))
+        payload = protocol.encode(protocol.AckRequest(certificate_id, "ack-1"))
         topic, answer = self.topics.request(ACK), self.topics.response(ACK)
-        reply = session.exchange(topic, payload, answer, messages.parse_ack_response)
-        return cast("messages.AckResponse | ErrorResponse", reply)
+        reply = session.exchange(topic, payload, answer, protocol.parse_ack_response)
+        return cast("protocol.AckResponse | ErrorResponse", reply)
 
 
 def csr_for(name: str) -> str:
@@ -71,8 +72,8 @@ def check_rest(stack: Stack, agent: Agent) -> str:
     wait_for(lambda: len(stack.active(agent.serial)) == 1)
     on_disk = agent.status()["identity"]["certificate_id"]
     assert stack.active(agent.serial) == {on_disk}
-    labels = [path.name for path in (agent.directory / "state" / "identities").iterdir()]
-    assert labels == [(agent.directory / "state" / "current").readlink().name]
+    state = agent.directory / "state"
+    wait_for(lambda: [path.name for path in (state / "identities").iterdir()] == [(state / "current").readlink().name])
     assert stack.item(agent.serial)["active"]["certificate_id"] == on_disk
     return str(on_disk)
 

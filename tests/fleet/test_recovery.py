@@ -10,11 +10,11 @@ import pytest
 from cloud.rotation import devices
 from cloud.rotation.lifecycle import SETTLE_MS
 from cloud.rotation.record import State
-from tests.cloud.bench import before_each_call
-from tests.cloud.stories import Killed
+from tests.cloud.lambda_bench import before_each_call
+from tests.cloud.scenarios import Killed
 
 if TYPE_CHECKING:
-    from tests.cloud.bench import Bench
+    from tests.cloud.lambda_bench import Bench
     from tests.fleet.conftest import Fleet
 
 DAY = 24 * 3600 * 1000
@@ -81,6 +81,24 @@ def test_an_order_that_was_stopped_is_finished_by_the_same_order(
         fleet(line)
     assert fleet(line).status == 0
     comes(fleet.bench, vendor)
+
+
+def test_a_certificate_that_an_order_was_to_let_in_is_not_forgotten_by_the_next_order(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor = fleet.bench.vendor("SN-7")
+    fleet.bench.deliver(fleet.bench.registered_event(vendor))
+
+    def stop(_number: int, called: str) -> None:
+        if called == "DescribeCertificate":
+            raise Killed
+
+    with before_each_call(monkeypatch, stop), suppress(Killed):
+        fleet("allow SN-7")
+    assert fleet("revoke SN-7 --yes").status == 0
+    assert fleet.bench.status(vendor) == "INACTIVE"
+    assert fleet("readmit SN-7").status == 0
+    assert fleet.bench.status(vendor) == "gone", "it can never register again"
 
 
 def test_a_device_that_comes_back_before_the_record_is_written_is_let_in_by_the_same_order(

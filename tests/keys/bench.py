@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from cloud.local.tokens import LABEL, LocalToken, SoftHsm
-from iot_agent import steps
-from iot_agent.identities import IdentityDirectories
-from iot_agent.keys.ring import KeyRing
+from iot_agent.core.ports import Credentials
+from iot_agent.core.protocol import Topics
+from iot_agent.core.record import Certificate, Identity, Record, State
+from iot_agent.core.schedule import Policy
+from iot_agent.core.settings import Token
+from iot_agent.keys.keyring import KeyRing
 from iot_agent.keys.token import TokenKeys
-from iot_agent.messages import Topics
-from iot_agent.ports import Credentials
-from iot_agent.record import Certificate, Identity, Record, State
-from iot_agent.schedule import Policy
-from iot_agent.settings import Token
+from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.worker import steps
 from tests.harness import PATIENCE
 from tests.keys.broker import MutualTls
 from tests.simulator.authority import Authority

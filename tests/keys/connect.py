@@ -8,18 +8,18 @@ import resource
 import sys
 from pathlib import Path
 
-from iot_agent import process
-from iot_agent.errors import AgentError
-from iot_agent.identities import IdentityDirectories
+from iot_agent.core.errors import AgentError
+from iot_agent.core.settings import Token
+from iot_agent.host import hardening
 from iot_agent.keys.pin import PinSources
-from iot_agent.mqtt import Endpoint, MqttCloud
-from iot_agent.settings import Token
+from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.worker.mqtt import Endpoint, MqttCloud
 from tests.keys.bench import ring
 
 
 def main() -> None:
-    process.keep_private()
-    process.limit_memory()
+    hardening.keep_private()
+    hardening.limit_memory()
     asked = json.loads(sys.stdin.readline())
     state = Path(asked["state"])
     token = None if asked["token"] is None else Token(**asked["token"])

@@ -4,9 +4,9 @@ import sys
 
 from pkcs11 import Attribute
 
-from iot_agent.keys import pkcs11
+from iot_agent.keys import pkcs11_helper
 
-pkcs11.PRIVATE[Attribute.EXTRACTABLE] = True
+pkcs11_helper.PRIVATE[Attribute.EXTRACTABLE] = True
 
 if __name__ == "__main__":
-    sys.exit(pkcs11.main())
+    sys.exit(pkcs11_helper.main())

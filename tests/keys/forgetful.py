@@ -2,10 +2,10 @@
 
 import sys
 
-from iot_agent import durable
-from iot_agent.keys import pkcs11
+from iot_agent.keys import pkcs11_helper
+from iot_agent.storage import atomic
 
-durable.write = lambda *_arguments: None
+atomic.write = lambda *_arguments: None
 
 if __name__ == "__main__":
-    sys.exit(pkcs11.main())
+    sys.exit(pkcs11_helper.main())

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from iot_agent.settings import Token
+from iot_agent.core.settings import Token
 from tests.keys.bench import ring
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 import re
 import sys
 
-from iot_agent.keys import pkcs11
+from iot_agent.keys import pkcs11_helper
 
-pkcs11.OURS = re.compile("iot-agent-.*")
+pkcs11_helper.OURS = re.compile("iot-agent-.*")
 
 if __name__ == "__main__":
-    sys.exit(pkcs11.main())
+    sys.exit(pkcs11_helper.main())

@@ -7,9 +7,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from iot_agent import steps
-from iot_agent.errors import Fatal
-from iot_agent.record import Retired
+from iot_agent.core.errors import Fatal
+from iot_agent.core.record import Retired
+from iot_agent.worker import steps
 from tests.harness import PATIENCE
 from tests.keys.bench import FIRST, SECOND, THIRD, Bench, connect, in_a_process
 from tests.keys.broker import MutualTls

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from iot_agent.core.record import Record
 from iot_agent.doctor.findings import Level
 from iot_agent.doctor.probes import network
 from iot_agent.doctor.probes.keystore import TokenInspector, inspect
 from iot_agent.doctor.rules import network as network_rules
 from iot_agent.doctor.rules.keystore import Keys, Pin, judge
 from iot_agent.keys.token import TokenKeys
-from iot_agent.record import Record
 from tests.keys.bench import FIRST, LIMIT, SECOND, Bench
 from tests.keys.broker import mutual_tls
 from tests.simulator.authority import Authority

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cloud.local.tokens import TPM_MODULE, SoftTpm
-from iot_agent import config
-from iot_agent.errors import REMEDIES
+from iot_agent.config import agent_yaml
+from iot_agent.core.errors import REMEDIES
 from tests.keys.bench import FIRST, ROOT, ring
 
 DOCUMENT = (ROOT / "docs" / "tokens.md").read_text()
@@ -41,7 +41,7 @@ def test_a_token_made_as_the_document_says_serves_the_agent(
     assert done.returncode == 0, done.stderr
     assert "token label        : iot-agent" in done.stdout
     (tmp_path / "agent.yaml").write_text(BASICS + BOOTSTRAP + keys)
-    settings = config.read(tmp_path / "agent.yaml")
+    settings = agent_yaml.read(tmp_path / "agent.yaml")
     monkeypatch.setenv("TPM2_PKCS11_STORE", str(tmp_path / "tpm2"))
     keystore = ring(tmp_path, settings.keys_token)
     keystore.generate(FIRST, settings.keys_algorithm)
@@ -51,7 +51,7 @@ def test_a_token_made_as_the_document_says_serves_the_agent(
 
 def test_the_bootstrap_section_of_the_document_is_read(tmp_path: Path) -> None:
     (tmp_path / "agent.yaml").write_text(BASICS + "\n".join(blocks("yaml")))
-    assert "'vendor'" in str(config.read(tmp_path / "agent.yaml").bootstrap_key)
+    assert "'vendor'" in str(agent_yaml.read(tmp_path / "agent.yaml").bootstrap_key)
 
 
 def test_systemd_takes_the_unit_with_what_the_document_adds(tmp_path: Path) -> None:

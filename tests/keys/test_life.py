@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import lifecycle
+from iot_agent.core import lifecycle
+from iot_agent.core.record import Kind, Record, Step
+from iot_agent.core.schedule import Policy
 from iot_agent.keys.token import REFERENCE
-from iot_agent.record import Kind, Record, Step
-from iot_agent.schedule import Policy
 from tests.keys.bench import Bench, device_on, holds, label
 from tests.simulator.device import SERIAL, NoProgress, SimulatedDevice
 from tests.simulator.fuse import Crash, Fuse

@@ -3,10 +3,10 @@
 import pytest
 
 from cloud.local.tokens import SoftTpm
-from iot_agent import lifecycle
-from iot_agent.identities import IdentityDirectories
+from iot_agent.core import lifecycle
 from iot_agent.keys.token import REFERENCE
-from iot_agent.store import RecordStore
+from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.storage.record_store import RecordStore
 from tests.keys.bench import Bench, holds, label
 from tests.simulator.device import SERIAL, SimulatedDevice
 

@@ -14,10 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloud.local.tokens import LABEL, PIN, SO_PIN, SoftTpm
-from iot_agent import steps
-from iot_agent.errors import AgentError, Fatal, Retryable
+from iot_agent.core.errors import AgentError, Fatal, Retryable
+from iot_agent.core.record import Failed, Generated, Kind, Pending, Retired
 from iot_agent.keys import token as adapter
-from iot_agent.record import Failed, Generated, Kind, Pending, Retired
+from iot_agent.worker import steps
 from tests.harness import PATIENCE, gone, wait_for
 from tests.keys.bench import FIRST, ROOT, SECOND, THIRD, Bench, connect, in_a_process
 from tests.keys.broker import MutualTls, mutual_tls
@@ -298,7 +298,7 @@ def test_the_pin_is_nowhere_but_in_the_process_that_uses_it(
 
 
 def test_the_process_can_neither_dump_core_nor_be_read_by_others() -> None:
-    asks = "import ctypes; from iot_agent import process; process.keep_private(); print(ctypes.CDLL(None).prctl(3))"
+    asks = "from iot_agent.host.hardening import *; keep_private(); print(ctypes.CDLL(None).prctl(3))"
     shown = subprocess.run((sys.executable, "-c", asks), capture_output=True, text=True, check=True, cwd=ROOT)
     assert shown.stdout == "0\n"
 

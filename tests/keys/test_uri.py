@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot_agent.keys import uri
-from iot_agent.settings import Token, TokenKey
+from iot_agent.core.settings import Token, TokenKey
+from iot_agent.keys import pkcs11_uri
 
 TOKEN = Token("/usr/lib/module.so", "fleet", "file:/etc/iot-agent/token.pin")
 WORDS = st.text(min_size=1).filter(lambda text: text.isprintable())
 
 
 def test_it_is_written_as_rfc_7512_says() -> None:
-    assert uri.write(TokenKey(TOKEN, "iot-agent-1")) == (
+    assert pkcs11_uri.write(TokenKey(TOKEN, "iot-agent-1")) == (
         "pkcs11:token=fleet;object=iot-agent-1;type=private"
         "?module-path=/usr/lib/module.so&pin-source=file:/etc/iot-agent/token.pin"
     )
@@ -21,12 +21,12 @@ def test_it_is_written_as_rfc_7512_says() -> None:
 @given(WORDS, WORDS, WORDS, WORDS)
 def test_whatever_is_written_is_read_back(module: str, token: str, label: str, path: str) -> None:
     key = TokenKey(Token(module, token, f"file:/{path}"), label)
-    assert uri.read(uri.write(key)) == key
+    assert pkcs11_uri.read(pkcs11_uri.write(key)) == key
 
 
 def test_what_is_left_out_comes_from_the_default() -> None:
-    assert uri.read("pkcs11:object=vendor", TOKEN) == TokenKey(TOKEN, "vendor")
-    assert uri.read("pkcs11:token=other;object=vendor", TOKEN).token.label == "other"
+    assert pkcs11_uri.read("pkcs11:object=vendor", TOKEN) == TokenKey(TOKEN, "vendor")
+    assert pkcs11_uri.read("pkcs11:token=other;object=vendor", TOKEN).token.label == "other"
 
 
 @pytest.mark.parametrize(
@@ -44,4 +44,4 @@ def test_what_is_left_out_comes_from_the_default() -> None:
 )
 def test_what_is_not_the_uri_of_a_private_key_of_ours_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        uri.read(text)
+        pkcs11_uri.read(text)

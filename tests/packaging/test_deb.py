@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import iot_agent
-from iot_agent import agentctl, config, events, main
+from iot_agent import agentctl, main
+from iot_agent.config import agent_yaml
+from iot_agent.core import journal_events
 
 ROOT = Path(__file__).parents[2]
 ELF_MACHINES = {"amd64": b"\x3e\x00", "arm64": b"\xb7\x00"}  # e_machine, elf(5)
@@ -150,9 +152,9 @@ def test_the_pages_name_every_option_command_exit_status_and_key(unpacked: Path)
         for code, meaning in program.EXIT_STATUS.items():
             assert re.search(rf"^ +{code} +{re.escape(meaning[:1].upper() + meaning[1:])}", text, re.MULTILINE), code
     assert all(f"   {verb}\n" in page(unpacked, "man1/agentctl.1") for verb in ("status", "rotate", "history"))
-    assert all(event in page(unpacked, "man8/iot-agent.8") for event in events.MESSAGE_IDS)
+    assert all(event in page(unpacked, "man8/iot-agent.8") for event in journal_events.MESSAGE_IDS)
     keys = page(unpacked, "man5/agent.yaml.5")
-    for key in config.SETTINGS:
+    for key in agent_yaml.SETTINGS:
         assert re.search(rf"^ +{re.escape(key)}\b", keys, re.MULTILINE), key
 
 

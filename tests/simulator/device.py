@@ -9,20 +9,20 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key, load_pem_private_key
 
-from iot_agent import certificates, steps
-from iot_agent.codec import decode_outcome, decode_record, encode_outcome, encode_record
-from iot_agent.cycle import Cycle, Means
-from iot_agent.errors import AgentError
-from iot_agent.identities import IdentityDirectories
-from iot_agent.keys import uri
-from iot_agent.keys.ring import KeyRing
+from iot_agent.core.codec import decode_outcome, decode_record, encode_outcome, encode_record
+from iot_agent.core.errors import AgentError
+from iot_agent.core.ports import Credentials
+from iot_agent.core.protocol import Topics
+from iot_agent.core.record import Certificate, Kind, Record, State
+from iot_agent.core.schedule import Policy
+from iot_agent.core.settings import Token
+from iot_agent.keys import certificates, pkcs11_uri
+from iot_agent.keys.keyring import KeyRing
 from iot_agent.keys.token import TokenKeys
-from iot_agent.messages import Topics
-from iot_agent.ports import Credentials
-from iot_agent.record import Certificate, Kind, Record, State
-from iot_agent.schedule import Policy
-from iot_agent.settings import Token
-from iot_agent.store import RecordStore
+from iot_agent.resident.cycle import Cycle, Means
+from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.storage.record_store import RecordStore
+from iot_agent.worker import steps
 from tests.simulator.cloud import Broker, Faults, SimulatedCloud
 from tests.simulator.fuse import Fuse
 
@@ -175,7 +175,7 @@ class SimulatedDevice:
         reference = key_file.with_name("key.uri")
         if not reference.exists():
             return load_pem_private_key(key_file.read_bytes(), None).public_key()
-        key = uri.read(reference.read_text().strip())
+        key = pkcs11_uri.read(reference.read_text().strip())
         return load_der_public_key(TokenKeys(self.disk, key.token, 60).public_key(key.label))
 
     def check_never_bricked(self) -> None:

@@ -11,9 +11,10 @@ from pytest import MonkeyPatch  # noqa: PT013 - only its name, for annotations
 
 from cloud.rotation import lifecycle as cloud_lifecycle
 from cloud.rotation.record import Certificate, Device
-from iot_agent import lifecycle, steps
-from iot_agent.lifecycle import ApplyContext
-from iot_agent.record import Issued, Kind, Outcome, Proven, Record, State, Success
+from iot_agent.core import lifecycle
+from iot_agent.core.lifecycle import ApplyContext
+from iot_agent.core.record import Issued, Kind, Outcome, Proven, Record, State, Success
+from iot_agent.worker import steps
 from tests.simulator.cloud import Faults
 from tests.simulator.device import POLICY, NoProgress, SimulatedDevice
 from tests.simulator.fuse import Crash, Fuse

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import cycle, lifecycle, steps
-from iot_agent.lifecycle import LONG_SILENCE
-from iot_agent.record import Record, State, Step
+from iot_agent.core import lifecycle
+from iot_agent.core.lifecycle import LONG_SILENCE
+from iot_agent.core.record import Record, State, Step
+from iot_agent.resident import cycle
+from iot_agent.worker import steps
 from tests.simulator.cloud import Faults
 from tests.simulator.device import LIFETIME, POLICY, SERIAL, NoProgress, SimulatedDevice
 from tests.simulator.fuse import Crash, Fuse

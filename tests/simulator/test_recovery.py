@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cloud.rotation.record import Device
-from iot_agent import steps
-from iot_agent.record import Kind
+from iot_agent.core.record import Kind
+from iot_agent.worker import steps
 from tests.simulator.device import LIFETIME, POLICY, SERIAL, NoProgress, SimulatedDevice
 
 A_DAY = 24 * 3600.0

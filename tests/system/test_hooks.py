@@ -94,7 +94,7 @@ def test_without_hooks_nothing_runs(machine: Machine) -> None:
 
 GIVE = """
 import grp, os, pathlib, sys
-from iot_agent.applications import _set
+from iot_agent.storage.application_access import _set
 path = pathlib.Path(sys.argv[1])
 _set(path, 0o640, grp.getgrnam(sys.argv[2]).gr_gid)
 """

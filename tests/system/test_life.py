@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cloud.local.handle import LocalCloud
-from iot_agent import events
+from iot_agent.core import journal_events
 from tests.end_to_end.conftest import Stack
 from tests.end_to_end.test_life import Client
 from tests.harness import Agent, wait_for
@@ -82,7 +82,7 @@ class Device:
 
     def told(self, event: str) -> list[dict[str, Any]]:
         """Give what the journal holds of a kind of event."""
-        return self.machine.journal(f"MESSAGE_ID={events.MESSAGE_IDS[event]}")
+        return self.machine.journal(f"MESSAGE_ID={journal_events.MESSAGE_IDS[event]}")
 
 
 @pytest.fixture(scope="session")

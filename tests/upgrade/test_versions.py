@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from iot_agent import codec, typed_json
-from iot_agent.identities import IdentityDirectories
-from iot_agent.record import Advised, Certificate, Event, Failure, Identity, Kind, Pending, Record, State
-from iot_agent.store import RecordStore
+from iot_agent.core import codec, typed_json
+from iot_agent.core.record import Advised, Certificate, Event, Failure, Identity, Kind, Pending, Record, State
+from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.storage.record_store import RecordStore
 
 HERE = Path(__file__).parent
 RELEASED = HERE / "iot_agent-0.1.0.zip"

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from iot_agent import durable
 from iot_agent.doctor.rules.disk import Disk
+from iot_agent.storage import atomic
 
 PROBE = "doctor.probe"
 
@@ -25,7 +25,7 @@ def look(state: Path) -> Disk:
 
 def _problem(path: Path) -> str | None:
     try:
-        durable.write(path, b"x" * 4096)
+        atomic.write(path, b"x" * 4096)
         path.unlink()
     except OSError as error:
         return error.strerror or str(error)

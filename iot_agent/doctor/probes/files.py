@@ -4,9 +4,9 @@ import grp
 import os
 from pathlib import Path
 
+from iot_agent.core.settings import Settings
 from iot_agent.doctor.rules.files import Agent, File, Kind
-from iot_agent.identities import IdentityDirectories
-from iot_agent.settings import Settings
+from iot_agent.storage.identities import IdentityDirectories
 
 
 def look(config: Path, settings: Settings, active: str | None) -> list[File]:

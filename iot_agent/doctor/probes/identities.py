@@ -3,21 +3,23 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from iot_agent import bundle, certificates, durable
-from iot_agent.certificates import OTHER_KEY, Expectation
-from iot_agent.codec import Damaged, LaterFormat, decode_record
+from iot_agent.config import bundle
+from iot_agent.core.codec import Damaged, LaterFormat, decode_record
+from iot_agent.core.errors import AgentError, Fatal
+from iot_agent.core.record import Record
+from iot_agent.core.settings import Settings
 from iot_agent.doctor.rules.identities import Seen
-from iot_agent.errors import AgentError, Fatal
-from iot_agent.identities import IdentityDirectories
-from iot_agent.record import Record
-from iot_agent.settings import Settings
+from iot_agent.keys import certificates
+from iot_agent.keys.certificates import OTHER_KEY, Expectation
+from iot_agent.storage import atomic
+from iot_agent.storage.identities import IdentityDirectories
 
 
 def record(settings: Settings) -> tuple[Record, str | None]:
     """Read the record; a new one, with what is wrong, where it cannot be read."""
     path = settings.state_directory / "state.json"
     try:
-        return decode_record(durable.read(path)), None
+        return decode_record(atomic.read(path)), None
     except FileNotFoundError:
         if path.with_name("state.json.previous").exists() or path.with_name("identities").exists():
             return Record(settings.serial), f"{path} is missing, although there are others beside it"

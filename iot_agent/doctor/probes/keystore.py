@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from iot_agent.core.errors import AgentError
+from iot_agent.core.ports import KeyStore
+from iot_agent.core.record import Record
 from iot_agent.doctor.rules.keystore import Keys, Pin, Store, withhold
-from iot_agent.errors import AgentError
-from iot_agent.ports import KeyStore
-from iot_agent.record import Record
 
 PIN_FLAGS = {  # CK_TOKEN_INFO's, the worst first
     "USER_PIN_LOCKED": Pin.LOCKED,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from iot_agent.doctor.rules.network import Network
-from iot_agent.handshake import BrokenOff, Server, Untrusted, shake
+from iot_agent.host.handshake import BrokenOff, Server, Untrusted, shake
 
 
 def look(host: str, port: int, ca_file: Path, *, on_token: bool = False) -> Network:

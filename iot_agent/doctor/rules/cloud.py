@@ -7,8 +7,8 @@ changes nothing that the agent depends on.
 
 from collections.abc import Iterator
 
+from iot_agent.core.record import CheckedIn, Failed, Outcome
 from iot_agent.doctor.findings import Finding, error, fine, skipped, warning
-from iot_agent.record import CheckedIn, Failed, Outcome
 
 
 def judge(outcome: Outcome, client_id: str) -> Iterator[Finding]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from iot_agent.core.errors import REMEDIES, Code
+from iot_agent.core.record import Record
 from iot_agent.doctor.findings import Finding, error, fine, warning
-from iot_agent.errors import REMEDIES, Code
-from iot_agent.record import Record
 
 ODD = "It works today. Have the CA that issues give numbers as they must be, before a library refuses to read this."
 RESTART = "Restart the agent (systemctl restart iot-agent): it repairs the link at start; nothing is lost meanwhile."

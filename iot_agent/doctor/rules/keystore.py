@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from iot_agent.core.errors import REMEDIES, Code
+from iot_agent.core.record import Record
 from iot_agent.doctor.findings import Finding, error, fine, skipped, warning
-from iot_agent.errors import REMEDIES, Code
-from iot_agent.record import Record
 
 SUSPECT = frozenset({Code.KEY_STORE, Code.PIN_REFUSED, Code.PIN_LOCKED})  # failures after which a PIN is not tried
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from iot_agent.core.errors import REMEDIES, Code
 from iot_agent.doctor.findings import Finding, error, fine, warning
-from iot_agent.errors import REMEDIES, Code
 
 EXPIRES_SOON = 14 * 86400  # seconds
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
+from iot_agent.core.lifecycle import renewal_due
+from iot_agent.core.record import Event, Identity, Record
+from iot_agent.core.schedule import Policy, latest_renewal
 from iot_agent.doctor.findings import Finding, error, fine, skipped, warning
-from iot_agent.lifecycle import renewal_due
-from iot_agent.record import Event, Identity, Record
-from iot_agent.schedule import Policy, latest_renewal
 
 LATE_CHECK_INS = 3  # intervals without an answer
 CAREFUL = 2  # times the longest rotation so far must fit between the renewal instant and the end

@@ -1,0 +1,86 @@
+"""What an operator may order for one serial, and what the record is then. Pure; the operator's commands carry it out.
+
+- `allow`: an unknown or quarantined serial may come aboard.
+- `revoke`: nothing the device has is accepted any more.
+- `readmit`: until a given time the device may start again with a vendor certificate, its own or a new one. For a device
+  whose certificate has expired, that was restored from an old backup, or that was revoked by mistake.
+- `advise`: the device is told, at its next check-in, to renew within a window.
+
+Times are milliseconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cloud.rotation.lifecycle import Keep, Save, none_returning, to_retire, to_return
+from cloud.rotation.record import NEW, Device, Entry, State
+
+if TYPE_CHECKING:
+    from cloud.rotation.record import Renewal
+
+
+class OrderError(ValueError):
+    """The order makes no sense for this device; the text says why, and what would."""
+
+
+def allow(device: Device | None, serial: str, now: int, by: str | None = None) -> Save | Keep:
+    """Put a serial on the allow-list; its quarantined vendor certificates are returning then."""
+    if device is None:
+        return Save(Device(serial, State.ALLOWED, NEW, allowed_at=now), Entry("allowed", "it may come aboard", by=by))
+    if device.state is State.REVOKED:
+        raise OrderError("it is revoked: readmit it instead")
+    if device.state is not State.QUARANTINED:
+        return Keep(f"known already, {device.state}")
+    latest = device.quarantined[-1] if device.quarantined else None
+    returning = to_return(device.quarantined, now)
+    freed = replace(device, state=State.ALLOWED, allowed_at=now, quarantined=(), returning=returning)
+    return Save(freed, Entry("allowed", "out of quarantine", latest, by))
+
+
+def revoke(device: Device, now: int, by: str | None = None) -> Save | Keep:
+    """Take a device out of service; whatever it has is to be retired."""
+    if device.state is State.REVOKED:
+        return Keep("revoked already")
+    if device.state is State.QUARANTINED:
+        raise OrderError("it was never allowed: it is quarantined, and nothing it has is accepted")
+    held = [certificate.certificate_id for certificate in (device.pending, device.active) if certificate]
+    revoked = none_returning(device)
+    for certificate_id in (*held, device.vendor_certificate_id):
+        revoked = replace(revoked, retiring=to_retire(revoked, certificate_id, now))
+    revoked = replace(revoked, state=State.REVOKED, active=None, pending=None, renew=None, readmit_until=None)
+    detail = f"retired with it: {', '.join(name[:16] for name in held)}" if held else "it had no certificate of ours"
+    return Save(revoked, Entry("revoked", detail, by=by))
+
+
+def readmit(device: Device, now: int, until: int, by: str | None = None) -> Save:
+    """Let a device start again with a vendor certificate until then.
+
+    Its recorded one and those that were quarantined or being retired are returning then.
+    """
+    if device.state is State.QUARANTINED:
+        raise OrderError("it was never allowed: allow it instead")
+    if device.state is State.ALLOWED and device.readmit_until is None:
+        raise OrderError("it has not come aboard yet, and needs no readmission: any vendor certificate of its will do")
+    vendors = [device.vendor_certificate_id] if device.vendor_certificate_id else []
+    vendors += [one.certificate_id for one in device.retiring if one.vendor]
+    vendors += [one.certificate_id for one in device.returning]
+    returned = replace(
+        device,
+        state=State.ALLOWED if device.state is State.REVOKED else device.state,
+        readmit_until=until,
+        quarantined=(),
+        returning=to_return((*vendors, *device.quarantined), now),
+        retiring=tuple(one for one in device.retiring if not one.vendor),
+    )
+    ends = datetime.fromtimestamp(until / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return Save(returned, Entry("readmitted", f"it may start again with a vendor certificate until {ends}", by=by))
+
+
+def advise(device: Device, advice: Renewal, by: str | None = None) -> Save:
+    """Have a device told to renew within a window; advice that it was given before is replaced."""
+    if device.active is None:
+        raise OrderError(f"it has no certificate to renew: it is {device.state}")
+    return Save(replace(device, renew=advice), Entry("advised", f"to renew: {advice.reason}", by=by))

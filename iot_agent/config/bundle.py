@@ -1,0 +1,123 @@
+"""The files that agent.yaml names: that each is there, can be read by the agent, and holds what it is for.
+
+A device without an identity of its own needs all of them, and is not served before: it could only fail, more and more
+slowly. One that has an identity lives without the bootstrap identity, and is served at a start whatever is wrong: what
+it has works. But a configuration that a person is about to put in force is refused if its CAs are unfit.
+"""
+
+import grp
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from iot_agent.core.errors import Code, Retryable
+from iot_agent.core.settings import Settings
+from iot_agent.keys import certificates
+from iot_agent.storage.identities import IdentityDirectories
+
+LARGEST = 1024 * 1024  # bytes; every CA of the web fits into a quarter of that
+CERTIFICATE, KEY = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY-----"
+RESTORE = "put the one there that was made for this device"
+HANDED_OVER = Path("/etc/iot-agent")  # what the package's tmpfiles.d gives to the agent's group
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file, and what to do about it."""
+
+    path: Path
+    wrong: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """Say both in one line."""
+        return f"{self.wrong}; {self.remedy}"
+
+
+def problems(given: Settings, *, starting: bool) -> list[Problem]:
+    """Look at the files that this device needs; `starting` says that the agent starts, and is not asked by a person."""
+    named: dict[str, tuple[Path, bytes]] = {"endpoint.ca_file": (given.endpoint_ca_file, CERTIFICATE)}
+    if given.manufacturer_ca is not None:
+        named["manufacturer_ca"] = (given.manufacturer_ca, CERTIFICATE)
+    if not has_identity(given.state_directory):
+        named["bootstrap.certificate"] = (given.bootstrap_certificate, CERTIFICATE)
+        if isinstance(given.bootstrap_key, Path):
+            named["bootstrap.key"] = (given.bootstrap_key, KEY)
+    elif starting:
+        return []
+    return list(_problems(named))
+
+
+def has_identity(state: Path) -> bool:
+    """Say whether there is a key with its certificate on the disk, whatever the record says."""
+    with suppress(OSError):
+        return bool(IdentityDirectories(state).complete())
+    return False
+
+
+def issuers(path: Path | None) -> str | None:
+    """Read the manufacturer's CAs (PEM); None where none are given. Raises `Retryable("unfit-certificate")`.
+
+    A file that cannot be used is not the same as none: without it nothing is accepted.
+    """
+    if path is None:
+        return None
+    try:
+        text = _read(path).decode()
+        certificates.load_issuers(text)
+    except (OSError, ValueError) as error:
+        said = f"no certificate is accepted without the manufacturer's CA, and {path} cannot be used: {error}"
+        raise Retryable(Code.UNFIT_CERTIFICATE, said) from error
+    return text
+
+
+def _problems(named: dict[str, tuple[Path, bytes]]) -> Iterator[Problem]:
+    for key, (path, mark) in named.items():
+        try:
+            flaw = _flaw(_read(path), mark, parsed=key == "manufacturer_ca")
+        except (FileNotFoundError, NotADirectoryError):
+            remedy = f"copy the bundle that was made for this device to {path.parent}"
+            yield Problem(path, f"{path}: {key}: is not there", remedy)
+        except PermissionError:
+            yield Problem(path, f"{path}: {key}: the agent's user may not read it", _hand_over(path))
+        except OSError as error:
+            yield Problem(path, f"{path}: {key}: cannot be read: {error}", RESTORE)
+        else:
+            if flaw is not None:
+                yield Problem(path, f"{path}: {key}: {flaw}", RESTORE)
+
+
+def _flaw(content: bytes, mark: bytes, *, parsed: bool) -> str | None:
+    """Say why this is not what it should be; a file that is still being copied may hold nothing yet."""
+    if mark not in content:
+        return f"holds no {'certificate' if mark is CERTIFICATE else 'private key'} in PEM"
+    try:
+        if parsed:
+            certificates.load_issuers(content.decode())
+    except ValueError as error:
+        return f"holds a certificate that cannot be read: {error}"
+    return None
+
+
+def _read(path: Path) -> bytes:
+    """Read a file that somebody else wrote; it may be a link, and a FIFO does not hold us up. Raises `OSError`."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        content = file.read(LARGEST + 1) or b""  # None is a FIFO's way to say: nothing yet
+    if len(content) > LARGEST:
+        raise OSError(f"larger than {LARGEST} bytes")
+    return content
+
+
+def _hand_over(path: Path) -> str:
+    """Give the command that lets the agent's user read a file: for the outermost thing that keeps it from that."""
+    if path.parent == HANDED_OVER / "bootstrap" or (path.parent == HANDED_OVER and path.suffix == ".pem"):
+        return "run: sudo systemd-tmpfiles --create iot-agent.conf"
+    try:
+        group = grp.getgrgid(os.getegid()).gr_name
+    except KeyError:
+        group = str(os.getegid())
+    closed = [above for above in reversed(path.parents) if not os.access(above, os.X_OK, effective_ids=True)]
+    where, mode = (closed[0], "0750") if closed else (path, "0640")
+    return f"run: sudo chown root:{group} {where} && sudo chmod {mode} {where}"

@@ -1,0 +1,212 @@
+"""The resident loop: decide, write down the intent, let a worker do it, fold in the outcome, write it down, wait.
+
+One thread, one selector. Nothing here touches a key, the network or a library that could hang: that is the worker's.
+Nothing is remembered only in memory; the process may be killed at any instruction.
+"""
+
+import logging
+import selectors
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from iot_agent import __version__
+from iot_agent.core import journal_events
+from iot_agent.core.codec import Request
+from iot_agent.core.errors import REMEDIES, Code
+from iot_agent.core.ports import Notifier, Work
+from iot_agent.core.record import Failed, Kind, Outcome, Record, State, Step
+from iot_agent.core.settings import Settings
+from iot_agent.host.signals import Signals
+from iot_agent.resident.cycle import Cycle
+from iot_agent.status.report import compose
+
+log = logging.getLogger(__name__)
+LONGEST_WAIT = 3600.0  # re-decide on wall time at least hourly: the clock may have been set meanwhile
+RELOAD_REMEDY = (
+    "Mend the file, check it with iot-agent --check, then reload; the configuration in force stays until then."
+)
+
+
+class Control(Protocol):
+    """The socket, as far as the loop needs it."""
+
+    def expire(self) -> float | None:
+        """Drop slow clients; seconds until the next would be, or None."""
+
+    def close(self) -> None:
+        """Stop serving."""
+
+
+@dataclass
+class Dependencies:
+    """What the composition root gives the daemon."""
+
+    settings: Settings
+    notifier: Notifier
+    launch: Callable[[Request], Work]
+    serve: Callable[[selectors.BaseSelector, Callable[[str], dict[str, Any]]], Control]
+    reload: Callable[[], Settings]
+    watchdog: float | None
+    signals: Signals
+    publish: Callable[[dict[str, Any]], None]
+
+
+class Daemon:
+    """Carries one device through its life: runs the turns of `cycle`, each step in a worker."""
+
+    def __init__(self, given: Dependencies, cycle: Cycle) -> None:
+        self._given = given
+        self._cycle = cycle
+        self._settings = given.settings
+        self._worker: Work | None = None
+        self._working_on: Step | None = None
+        self._config_error: str | None = None
+        self._told_trouble: str | None = None
+        self._signals = given.signals
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        self._selector.register(self._signals, selectors.EVENT_READ, self._signals.drain)
+        control = self._given.serve(self._selector, self._command)
+        self._given.notifier.ready()
+        try:
+            while not self._signals.stop:
+                step = self._advance()
+                self._tell_trouble()
+                self._given.notifier.status(f"{self._cycle.record.state}: {self._cycle.trouble or step.reason}")
+                self._given.publish(self._status())
+                for key, _ in self._selector.select(self._select_timeout(step, control.expire())):
+                    key.data()
+                self._given.notifier.alive()
+                self._collect()
+                if self._signals.reload:
+                    self._reload_settings()
+        finally:
+            self._given.notifier.stopping()
+            if self._worker is not None:
+                self._worker.kill()
+            control.close()
+            log.info("stopped in state %s", self._cycle.record.state, extra=self._about("stopped"))
+
+    # ---- one turn ---------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> Step:
+        """Start the next step if it is due and the disk takes its intent; say what is being done or waited for."""
+        if self._working_on is not None:
+            return self._working_on
+        step = self._cycle.decide()
+        if self._cycle.is_due(step) and self._cycle.begin(step):
+            log.info("%s: %s", step.kind, step.reason, extra=self._about("step-begun", step=step.kind))
+            self._launch(step)
+        return step
+
+    def _launch(self, step: Step) -> None:
+        """Start a worker. A machine that has no process, memory or descriptor left for one is a failure like others."""
+        clock = self._cycle.means.clock
+        request = Request(step.kind, self._cycle.record, clock.now(), clock.trusted, self._settings)
+        try:
+            self._worker = self._given.launch(request)
+            self._selector.register(self._worker, selectors.EVENT_READ, lambda: None)
+        except OSError as error:
+            if self._worker is not None:
+                self._worker.kill()
+                self._worker = None
+            said = f"the step's process could not be started: {error}"
+            self._fold(step.kind, Failed(Code.WORKER_CRASHED, said, REMEDIES[Code.WORKER_CRASHED], fatal=False))
+            return
+        self._working_on = step
+
+    def _collect(self) -> None:
+        """Fold in the outcome of the step under way, if there is one."""
+        if self._worker is None or self._working_on is None:
+            return
+        descriptor = self._worker.fileno()
+        outcome = self._worker.poll()
+        if outcome is None:
+            return
+        self._selector.unregister(descriptor)
+        step, self._worker, self._working_on = self._working_on, None, None
+        self._fold(step.kind, outcome)
+
+    def _fold(self, kind: Kind, outcome: Outcome) -> None:
+        before = self._cycle.record
+        self._cycle.finish(kind, outcome)
+        if isinstance(outcome, Failed):
+            about = self._about("step-failed", step=kind, error=outcome.code, remedy=outcome.remedy)
+            count = self._cycle.record.attempt
+            log.warning("%s failed (%d in a row): %s [%s]", kind, count, outcome.message, outcome.code, extra=about)
+        self._tell_history(before)
+        if self._cycle.record.state is not before.state:
+            about = self._about("state-changed", previous_state=before.state)
+            log.info("state %s -> %s", before.state, self._cycle.record.state, extra=about)
+
+    def _tell_history(self, before: Record) -> None:
+        for event in self._cycle.record.history:
+            if event not in before.history:
+                log.info("%s: %s", event.event, event.detail, extra=self._about(event.event))
+
+    def _tell_trouble(self) -> None:
+        """Say once that the disk refuses the record."""
+        if self._cycle.trouble not in (None, self._told_trouble):
+            log.error("%s", self._cycle.trouble, extra=self._about("record-not-written"))
+        self._told_trouble = self._cycle.trouble
+
+    def _about(self, event: str, **fields: object) -> dict[str, Any]:
+        """Give the journal's fields for an event of this device."""
+        return journal_events.of(event, **journal_events.facts(self._cycle.record), **fields)
+
+    def _select_timeout(self, step: Step, slow_client: float | None) -> float:
+        """Give the seconds to sleep at most: until something is due."""
+        until_step = self._cycle.pause(step) if self._worker is None else self._worker.seconds_left
+        waits = (LONGEST_WAIT, until_step, slow_client, self._given.watchdog)
+        return max(0.0, min(wait for wait in waits if wait is not None))
+
+    # ---- signals and commands ---------------------------------------------------------------------------------------
+
+    def _reload_settings(self) -> None:
+        """Take over a changed configuration; a wrong one is refused whole and the one in force stays."""
+        self._signals.reload = False
+        self._given.notifier.reloading()
+        try:
+            self._settings = self._given.reload()
+        except ValueError as error:
+            self._config_error = str(error)
+            about = self._about("reload-refused")
+            log.error("reload refused, the configuration in force stays: %s", error, extra=about)  # noqa: TRY400 - says it all
+        else:
+            self._config_error = None
+            self._cycle.means.policy = self._settings.policy
+            self._cycle.reset_backoff()
+            log.info("configuration reloaded", extra=self._about("reloaded"))
+        self._given.notifier.ready()
+
+    def _command(self, command: str) -> dict[str, Any]:
+        """Answer `agentctl`."""
+        if command == "history":
+            return {"ok": True, "history": [vars(event) for event in self._cycle.record.history]}
+        if command == "rotate":
+            return self._rotate()
+        return {"ok": True, "status": self._status()}
+
+    def _rotate(self) -> dict[str, Any]:
+        before = self._cycle.record
+        if not self._cycle.order_rotation():
+            return {"ok": False, "error": "busy", "message": self._cycle.trouble}
+        self._tell_history(before)
+        under_way = before.state is not State.ACKED or (before.pending is not None and before.renew_requested)
+        message = "joined the rotation that is under way" if under_way else "a rotation begins now"
+        return {"ok": True, "message": message, "rotations": before.rotations}
+
+    def _status(self) -> dict[str, Any]:
+        clock = self._cycle.means.clock
+        about = {
+            "daemon": "running",
+            "version": __version__,
+            "key": {"backend": self._settings.keys_backend, "algorithm": self._settings.keys_algorithm},
+            "configuration": {"error": self._config_error, "remedy": self._config_error and RELOAD_REMEDY},
+            "trouble": self._cycle.trouble,
+            "clock_trusted": clock.trusted,
+        }
+        return compose(self._cycle.record, self._working_on or self._cycle.decide(), clock.now(), about)

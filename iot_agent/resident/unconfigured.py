@@ -1,0 +1,113 @@
+"""The daemon before it has a configuration that it can run with: it waits, says for what, and goes on by itself.
+
+To systemd it is up (READY=1, with the reason in STATUS=, the watchdog fed), `agentctl status` tells what is missing and
+what to do. The configuration is read again when its file, or one that it names and that could not be used, appears or
+changes; on SIGHUP; and after a while if this machine could not read it for want of processes, memory or time.
+"""
+
+import logging
+import math
+import selectors
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iot_agent import __version__
+from iot_agent.core import journal_events
+from iot_agent.core.ports import Notifier
+from iot_agent.core.record import Record
+from iot_agent.host.control_socket import ControlServer
+from iot_agent.host.signals import Signals
+from iot_agent.status import from_disk
+from iot_agent.status.report import compose
+
+log = logging.getLogger(__name__)
+LOOK_EVERY = 2.0  # seconds between two looks at the files: without inotify in the standard library, cheap enough
+READ_AGAIN = 10.0  # seconds after which what could not be read is tried again although no file has changed
+Seen = tuple[tuple[int, ...] | None, ...]
+
+
+@dataclass
+class Unconfigured:
+    """Waits for `config` to be mended. Where state and socket are is not known yet: they are where systemd says."""
+
+    config: Path
+    state: Path
+    run: Path
+    notifier: Notifier
+    watchdog: float | None
+    signals: Signals
+    files: tuple[Path, ...] = ()
+
+    def watch(self, files: tuple[Path, ...]) -> bool:
+        """Look at these too, beside `config`, from now on; False if `look` has not looked at all of them so far."""
+        new = tuple(path for path in files if path not in self.files)
+        self.files += new
+        return not new
+
+    def look(self) -> Seen:
+        """See the files as they are now: what changes when somebody writes, replaces or gives access to one."""
+        return tuple(map(_look, (self.config, *self.files)))
+
+    def until_changed(self, seen: Seen, problem: str, *, passing: bool) -> None:
+        """Wait until the files are no more as they were `seen`, until a signal comes, or a while if it is `passing`.
+
+        Raises `OSError` when the control socket cannot be made: then nobody could see what is waited for.
+        """
+        log.warning("waiting for a configuration: %s", problem, extra=journal_events.of("waiting"))
+        ends = time.monotonic() + READ_AGAIN if passing else math.inf
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.signals, selectors.EVENT_READ, self.signals.drain)
+            control = ControlServer(self.run / "control.sock", selector, lambda command: self._answer(command, problem))
+            try:
+                self.notifier.ready()
+                first, _, _ = problem.partition("\n")
+                self.notifier.status(f"waiting for a configuration: {first}")
+                while not (self.signals.stop or self.signals.reload or self.look() != seen or time.monotonic() >= ends):
+                    patience = (LOOK_EVERY, control.expire(), self.watchdog)
+                    for key, _ in selector.select(min(wait for wait in patience if wait is not None)):
+                        key.data()
+                    self.notifier.alive()
+            finally:
+                control.close()
+        if self.signals.reload:
+            self.signals.reload = False
+            self.notifier.reloading()
+
+    def _answer(self, command: str, problem: str) -> dict[str, Any]:
+        shown = self._report(problem)
+        if command == "status":
+            return {"ok": True, "status": shown}
+        if command == "history":
+            return {"ok": True, "history": []}
+        message = f"{shown['reason']}: {problem}\n{shown['configuration']['remedy']}"
+        return {"ok": False, "error": "not-configured", "message": message}
+
+    def _report(self, problem: str) -> dict[str, Any]:
+        """Tell what the disk holds, if this device has a past, and what is waited for."""
+        record = from_disk.record(self.state)
+        remedy = (
+            f"Mend {self.config} (agent.yaml(5)), or the file that is named, and check it with: "
+            f"iot-agent --check --config {self.config}. The agent's user must be able to read them; in /etc/iot-agent: "
+            "sudo systemd-tmpfiles --create iot-agent.conf. They are taken over as soon as they are right."
+        )
+        about = {
+            "daemon": "waiting for its configuration",
+            "version": __version__,
+            "key": None,
+            "configuration": {"error": problem, "remedy": remedy},
+            "trouble": None,
+            "clock_trusted": record is None or time.time() >= record.time_floor,
+        }
+        shown = compose(record or Record(""), None, time.time(), about)
+        shown["reason"] = "waiting for a configuration that it can run with"
+        return shown
+
+
+def _look(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

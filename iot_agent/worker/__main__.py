@@ -1,0 +1,112 @@
+"""The child process: runs ONE step and ends. A request comes on stdin, the outcome goes to stdout, words to stderr.
+
+All that is heavy or may crash (the TLS and MQTT library, cryptography, a token's module) is loaded here or in a child
+of this process, and nowhere else. The worker lives only as long as the daemon holds the other end of its stdin: should
+the daemon die, the worker ends too, so two steps never run at once.
+"""
+
+import os
+import sys
+import threading
+from contextlib import AbstractContextManager, nullcontext
+
+from iot_agent import __version__
+from iot_agent.config import bundle
+from iot_agent.core.codec import Request, decode_request, encode_outcome
+from iot_agent.core.errors import AgentError, Fatal
+from iot_agent.core.ports import Credentials
+from iot_agent.core.protocol import Topics
+from iot_agent.core.record import Certificate, Failed, Kind, Outcome
+from iot_agent.core.settings import Token
+from iot_agent.host import hardening, journal
+from iot_agent.keys import certificates
+from iot_agent.keys.keyring import KeyRing
+from iot_agent.keys.pin import PinSources
+from iot_agent.keys.token import TokenKeys
+from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.storage.identity_lock import HELD_BY_PARENT, LONGEST_WAIT, exclusive_use
+from iot_agent.worker import steps
+from iot_agent.worker.connect_throttle import ConnectThrottle
+from iot_agent.worker.mqtt import Endpoint, MqttCloud
+
+TOKEN_SHARE = 0.8  # of a step's limit, for one operation of a token: the worker lives to tell that it hung
+
+
+def main() -> int:
+    """Serve one request."""
+    hardening.keep_private()
+    hardening.limit_memory()
+    os.umask(0o077)
+    journal.configure("info")  # until the request says otherwise; also what goes wrong with it is told without secrets
+    request = decode_request(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_the_daemon, daemon=True).start()
+    journal.configure(request.settings.log_level)
+    with _turn(request):
+        outcome = _run(request)
+    sys.stdout.buffer.write(encode_outcome(outcome))
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def _run(request: Request) -> Outcome:
+    """Run the step, unless what was delivered with the device is unfit for it: then the cloud is not even asked."""
+    try:
+        context = _context(request)
+    except AgentError as error:
+        return Failed(error.code, str(error), error.remedy, isinstance(error, Fatal))
+    return steps.run(request.step, request.record, request.now, context)
+
+
+def _turn(request: Request) -> AbstractContextManager[object]:
+    """Wait a while for `agentctl doctor` to be done with the identity, then go ahead: the daemon's step comes first."""
+    if HELD_BY_PARENT in sys.argv:
+        return nullcontext()
+    return exclusive_use(request.settings.state_directory, min(LONGEST_WAIT, request.settings.step_limit / 4))
+
+
+def _end_with_the_daemon() -> None:
+    while os.read(0, 1):  # the descriptor itself: a thread inside sys.stdin would hold its lock while Python shuts down
+        pass
+    os._exit(os.EX_TEMPFAIL)  # at once: whatever was under way is safe to leave at any point
+
+
+def _context(request: Request) -> steps.StepContext:
+    """Wire the adapters to the ports, as the settings say."""
+    given = request.settings
+    state = given.state_directory
+    identities = IdentityDirectories(state)
+    limit = given.key_limit if request.step is Kind.GENERATE else given.step_limit
+
+    def on_token(token: Token) -> TokenKeys:
+        return TokenKeys(state, token, limit * TOKEN_SHARE)
+
+    issuers = bundle.issuers(given.manufacturer_ca) if request.step is Kind.REQUEST else None
+
+    def examine(pem: str, chain: str | None, public_key: bytes) -> Certificate:
+        expected = certificates.Expectation(public_key, given.serial, issuers, request.now)
+        return certificates.check_fit(pem, chain, expected)
+
+    return steps.StepContext(
+        keys=KeyRing(state, given.keys_backend, given.keys_token, on_token),
+        cloud=MqttCloud(
+            Endpoint(given.endpoint_host, given.endpoint_port, given.endpoint_ca_file, given.client_id),
+            PinSources(state),
+            ConnectThrottle(given.run_directory / "last-connect"),
+        ),
+        identities=identities,
+        examine=examine,
+        bootstrap=Credentials(given.bootstrap_certificate, given.bootstrap_key),
+        topics=Topics(given.topic_prefix, given.serial),
+        algorithm=given.keys_algorithm,
+        policy=given.policy,
+        report={
+            "agent_version": __version__,
+            "key_backend": given.keys_backend,
+            "key_algorithm": given.keys_algorithm,
+            "clock_trusted": request.clock_trusted,
+        },
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
