@@ -12,10 +12,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from iot_agent.errors import AgentError
-from iot_agent.identities import IdentityDirectories
-from iot_agent.record import Record
-from iot_agent.store import RecordStore
+from iot_agent.core.errors import AgentError
+from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.core.record import Record
+from iot_agent.storage.record_store import RecordStore
 from tests.powercut.life import Life, empty
 from tests.powercut.moments import Moment, put_back
 from tests.simulator.cloud import Faults

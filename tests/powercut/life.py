@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-from iot_agent.record import Record
+from iot_agent.core.record import Record
 from tests.powercut import kernel
 from tests.powercut.disk import LoggedDisk
 from tests.powercut.moments import Ledger, Moment, told

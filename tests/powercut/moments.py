@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from unittest import mock
 
-from iot_agent.record import Record
-from iot_agent.store import RecordStore
+from iot_agent.core.record import Record
+from iot_agent.storage.record_store import RecordStore
 from tests.simulator.device import SimulatedDevice
 
 
