@@ -121,12 +121,13 @@ def begun(disk: LoggedDisk, chance: Random) -> Iterator[Life]:
 
 
 def roll_back(life: Life) -> None:
-    """Get a certificate that may not publish, give it up, and get another."""
-    before = life.rotations
-    life.device.cloud.register.mute_new = True
-    with suppress(NoProgress):
-        life.live(before + 1, turns=30)
-    life.device.cloud.register.mute_new = False
+    """Get a certificate that may not publish, give it up, with a restart now and then, and get another."""
+    before, device = life.rotations, life.device
+    device.cloud.register.mute_new = True
+    while not device.record.rollbacks:
+        with suppress(Crash, NoProgress):
+            device.life(before + 1, turns=3)
+    device.cloud.register.mute_new = False
     life.live(before + 1)
 
 
@@ -188,9 +189,12 @@ def failing_disk(life: Life) -> None:
 
 
 def struggle(life: Life) -> None:
-    """Live on for a while with no hope of success."""
+    """Live on for a while in vain: the identity in force serves, and no other is asked for."""
+    before = life.rotations
     with suppress(NoProgress, OSError):
-        life.live(life.rotations + 1, turns=12)
+        life.live(before + 1, turns=12)
+    assert life.rotations == before, "the disk could be written"
+    life.device.check_never_bricked()
 
 
 KINDS: tuple[Callable[[Life], Any], ...] = (undisturbed, killed, failing_calls, full_disk, read_only, failing_disk)
