@@ -46,6 +46,7 @@ def go_on(world: World, live: int = 1) -> str | None:
     step = cycle.decide()
     if cycle.is_due(step):
         return begin(world, step)
+    judge.at_waiting(world, step.kind)
     if _settled(world, step):
         return _rest(world)
     return _pass_time(world)

@@ -59,6 +59,13 @@ def at_begin(world: World, kind: Kind, record: Record) -> None:
         raise Violation(f"{kind} begins {world.now - world.failed_at:.0f} s after a failure, not {record.wait} s")
 
 
+def at_waiting(world: World, kind: Kind) -> None:
+    """No device waits that was ordered to rotate."""
+    in_force = world.cycle.record.active if world.cycle else None
+    if kind is Kind.WAIT and in_force is not None and in_force.certificate.certificate_id == world.ordered:
+        raise Violation("an order to rotate is lost")
+
+
 def revoked(world: World) -> None:
     """A revoked device has nothing that is accepted."""
     if world.device is None or world.device.state is not Standing.REVOKED or _active(world):
@@ -85,8 +92,8 @@ def at_rest(world: World) -> None:
         raise Violation("at rest with a certificate without policy or thing")
     if world.cycle.record.state is not State.ACKED:
         raise Violation(f"at rest as {world.cycle.record.state}")
-    if agreed in (world.ordered, world.advised):
-        raise Violation("an order to rotate, or advice to renew, is lost")
+    if agreed == world.advised:
+        raise Violation("advice to renew is lost")
 
 
 def at_the_end(world: World) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloud.fleet import acts
-from cloud.rotation import agenda, lifecycle, orders, steps
+from cloud.rotation import lifecycle, orders, steps
 from cloud.rotation.devices import ConflictError
 from cloud.rotation.lifecycle import Keep, Refuse, Save
 from cloud.rotation.record import Certificate, Device, Retiring
@@ -280,25 +280,6 @@ def keeps_its_advice(patch: Patch) -> None:
     patch.setattr(lifecycle, "decide_check_in", decide_check_in)
 
 
-def gives_up_the_only_certificate(patch: Patch) -> None:
-    """Abandon what was never proven, even when the device may have nothing else."""
-    patch.setattr(agenda, "_dispensable", lambda *_: True)
-
-
-def sweeps_only_what_it_decides(patch: Patch) -> None:
-    """Finish nothing in the sweeper."""
-    from cloud.rotation import sweeper  # noqa: PLC0415 - only this plant needs it
-
-    honest = sweeper._look
-
-    def look(world: steps.World, serial: str) -> None:
-        with patch.context() as within:
-            within.setattr(steps, "finish", lambda *_: None)
-            honest(world, serial)
-
-    patch.setattr(sweeper, "_look", look)
-
-
 PLANTS: tuple[tuple[Callable[[Patch], None], str], ...] = (
     (breaks_before_it_makes, "in-service"),
     (promotes_without_proof, "in-service"),
@@ -327,6 +308,4 @@ PLANTS: tuple[tuple[Callable[[Patch], None], str], ...] = (
     (readmits_in_the_record_only, "in-service"),
     (forgets_what_was_returning, "unknown"),
     (keeps_its_advice, "in-service"),
-    (gives_up_the_only_certificate, "restored"),
-    (sweeps_only_what_it_decides, "known"),
 )
