@@ -18,6 +18,8 @@ from iot_agent.core.lifecycle import ApplyContext
 from iot_agent.core.record import CheckedIn, Issued, Kind, Outcome, Proven, Record, Retired, Step, Success
 from iot_agent.resident import cycle
 from iot_agent.worker import steps as work
+from tests.explorer.search import Found, Search
+from tests.explorer.starts import STARTS
 
 Patch = pytest.MonkeyPatch
 
@@ -278,6 +280,19 @@ def keeps_its_advice(patch: Patch) -> None:
         return decision
 
     patch.setattr(lifecycle, "decide_check_in", decide_check_in)
+
+
+def look_for(plant: Callable[[Patch], None], start: str) -> tuple[Found | None, int]:
+    """Look for a planted bug with one fault from a start; gives what was found and how many states it took."""
+    world = STARTS[start]()
+    with Patch.context() as patch:
+        plant(patch)
+        search = Search()
+        try:
+            search.run(world, 1)
+        except Found as found:
+            return found, search.states
+    return None, search.states
 
 
 PLANTS: tuple[tuple[Callable[[Patch], None], str], ...] = (

@@ -47,6 +47,7 @@ class Search:
     known: set[bytes] = field(default_factory=set)
     transitions: int = 0
     at_first: bool = True
+    chance: random.Random | None = None  # for the order of the last layer, where not all of it may be seen
     found: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -62,6 +63,8 @@ class Search:
         layer = list(self._new(start, (), left=faults))
         for left in range(faults - 1, -1, -1):
             following: list[Node] = []
+            if self.chance is not None and not left:
+                self.chance.shuffle(layer)
             for node in layer:
                 for world, path in self._points(node):
                     for name, act in choices(world):
