@@ -55,15 +55,15 @@ class Table:
         if (found.version if found else -1) != device.version:
             raise ConflictError(device.serial)
         if device.serial == SERIAL:
-            self._judge(found, device)
+            self._judge(found, device, now)
         saved = replace(device, version=device.version + 1, look_at=next_look(device, now))
         world.table = {**world.table, device.serial: saved}
 
-    def _judge(self, before: Device | None, after: Device) -> None:
+    def _judge(self, before: Device | None, after: Device, now: int) -> None:
         had = before.active.certificate_id if before and before.active else None
         if after.active and after.active.certificate_id not in (had, *self.world.used):
             raise Violation("a certificate became active that no session was ever made with")
-        held = [one for one in (before.pending, before.active) if one] if before else []
+        held = [one for one in (before.pending, before.active) if one and one.fresh(now)] if before else []
         new = after.pending
         if new and any(new.public_key == one.public_key and new.certificate_id != one.certificate_id for one in held):
             raise Violation("a key that has a certificate is given another one")

@@ -17,6 +17,7 @@ from tests.explorer.tape import ALL
 from tests.explorer.world import Violation, World
 
 LONGEST = 8_000  # things that happen in one fair continuation
+ANEW = "all is at rest, and life goes on"
 Path = tuple[tuple[int, str], ...]
 """How a world came about: so many things happened, then this choice was made; and so on."""
 
@@ -146,7 +147,7 @@ class Search:
 
 
 def walk(start: World, chance: random.Random, faults: int) -> Path:
-    """Make so many choices at random points, then end fairly; gives the path. Raises `Found`."""
+    """Make so many choices at random points, a whole life being one, then end fairly; gives the path. Raises `Found`."""
     world, path = start.copy(), ()
     steps = 0
     try:
@@ -158,9 +159,10 @@ def walk(start: World, chance: random.Random, faults: int) -> Path:
                     path, steps, faults = (*path, (steps, name)), 0, faults - 1
                     act(world)
                     continue
-            if fair.go_on(world) is None:
-                world.lap, faults = 0, faults - 1
             steps += 1
+            if fair.go_on(world) is None:
+                path, steps, faults = (*path, (steps - 1, ANEW)), 0, faults - 1
+                world.lap = 0
         for _ in range(LONGEST):
             if fair.go_on(world, ALL) is None:
                 return path
@@ -179,7 +181,9 @@ def replay(start: World, path: Path) -> Iterator[tuple[float, str]]:
             if said is None:
                 return
             yield world.now - begun, said
-        if name:
+        if name == ANEW:
+            world.lap = 0
+        elif name:
             yield world.now - begun, f"*** {name}"
             dict([*choices(world), *releases(world)])[name](world)
     while (said := fair.go_on(world)) is not None:
