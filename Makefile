@@ -10,6 +10,7 @@ ENV   := build/env
 LOCKS := packaging/locks
 UV    := $(CURDIR)/$(ENV)/uv/bin/uv
 BIN   := $(CURDIR)/$(ENV)/dev/bin
+CORES := $(shell nproc)
 
 # uv fetches no interpreter of its own, and trusts the certificate authorities that this machine trusts.
 export UV_PYTHON_DOWNLOADS := never
@@ -23,10 +24,18 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null || true)))
 
-.PHONY: help env lock lint test bench deb demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
+.PHONY: help packages env lock lint fix test test-fast cover bench deb demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# What `make deb` makes.
+VERSION  = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' iot_agent/__init__.py)
+ARCH    ?= $(shell dpkg --print-architecture)
+DEB      = dist/iot-agent_$(VERSION)_$(ARCH).deb
+
+packages: ## install the Debian packages that are missing, as root or by sudo; else print the command
+	@packaging/packages.sh
 
 # --- environments -----------------------------------------------------------------------------------------------------
 
@@ -61,10 +70,12 @@ $(ENV)/agent/.made: $(LOCKS)/agent.txt $(LOCKS)/build.txt setup.cfg $(ENV)/uv/.m
 		--config-settings editable_mode=compat --editable .
 	@touch $@
 
-lock: $(ENV)/uv/.made ## pin the newest versions of everything again
-	@for name in uv build agent local cloud sam dev checkov package; do \
+LOCKED  = uv build agent local cloud sam dev checkov package
+UPGRADE = --upgrade
+lock: $(ENV)/uv/.made ## pin the newest versions again; LOCKED=dev for one environment, UPGRADE= to add what is new and move nothing else
+	@for name in $(LOCKED); do \
 		echo "locking $$name …" >&2; \
-		$(UV) pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		$(UV) pip compile --quiet --no-config $(UPGRADE) --universal --python-version 3.11 --generate-hashes --no-header \
 			--output-file $(LOCKS)/$$name.txt $(LOCKS)/$$name.in; \
 	done
 
@@ -81,22 +92,45 @@ lint: env-dev env-sam env-checkov ## every check that runs nothing: style, types
 	$(ENV)/checkov/bin/checkov --file cloud/template.yaml --framework cloudformation --skip-download --compact --quiet
 	$(BIN)/shellcheck $(SCRIPTS)
 
+fix: env-dev ## mend what ruff and shellcheck can mend by themselves, and format
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+	{ $(BIN)/shellcheck --format=diff $(SCRIPTS) || true; } | git apply --allow-empty
+
+# The test files that import nothing which starts a process, opens a socket or imitates AWS, and no other tests' helpers
+# than the simulator's. A new file is sorted by what it imports, so nobody keeps a list.
+SLOW = ^\s*(from|import) (subprocess|socket|boto3|moto|mypy_boto3|cloud\.(local|setup)|tests\.(?!simulator|cloud(\.| import )(pki|template)\b))
+FAST = $(shell git grep --untracked --files-without-match --perl-regexp '$(SLOW)' -- 'tests/*/test_*.py')
+
+test-fast: env-dev ## the tests of pure rules and of the simulator: most of what can go wrong, in under a minute
+	$(BIN)/python -m pytest -q -n $(CORES) --dist worksteal $(FAST) $(ARGS)
+
+# What also runs the pure modules, and the doctor's above all. A file that is renamed is noticed by the floor.
+RULES = $(wildcard tests/device/test_doctor*.py tests/cloud/test_rotation.py tests/cloud/test_sweeper.py tests/fleet/test_commands.py)
+
+cover: env-dev ## branch coverage of the pure modules, as a table; fails under the floor that .coveragerc sets
+	$(BIN)/python -m pytest -q -n $(CORES) --dist worksteal --cov --cov-report=term $(sort $(FAST) $(RULES)) $(ARGS)
+
 test: env $(DEB) ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # --- the Debian package -----------------------------------------------------------------------------------------------
 
-VERSION  = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' iot_agent/__init__.py)
-ARCH    ?= $(shell dpkg --print-architecture)
-DEB      = dist/iot-agent_$(VERSION)_$(ARCH).deb
+CHECKED  = build/deb-$(ARCH)/checked
 PACKAGED = git ls-files --cached --others --exclude-standard iot_agent config packaging LICENSE README.md setup.cfg pyproject.toml
 
-deb: $(DEB) ## dist/iot-agent_VERSION_ARCH.deb, checked by lintian; ARCH=arm64 for another machine than this
+deb: $(CHECKED) ## dist/iot-agent_VERSION_ARCH.deb, checked by lintian; ARCH=arm64 for another machine than this
+	@echo $(DEB)
 
 $(DEB): $(shell $(PACKAGED)) packaging/build-deb.sh | $(ENV)/package/.made
 	@echo "making $@ …" >&2
 	@packaging/build-deb.sh build/deb-$(ARCH) dist $(ARCH)
-	@lintian --allow-root --fail-on error,warning,info dist/iot-agent_$(VERSION)_$(ARCH).changes
+
+# A target of its own: when a recipe fails make deletes its target, and the finished package is not to be deleted.
+$(CHECKED): $(DEB)
+	@command -v lintian >/dev/null || { echo "make: $< is built but not checked: lintian is missing; run: make packages" >&2; exit 1; }
+	@lintian --allow-root --fail-on error,warning,info $(<:.deb=.changes)
+	@touch $@
 
 # --- to see it work ---------------------------------------------------------------------------------------------------
 

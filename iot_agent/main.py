@@ -28,10 +28,10 @@ from iot_agent.host.systemd import Notifier, given_directory, watchdog_interval
 from iot_agent.resident.clock import FlooredClock
 from iot_agent.resident.cycle import Cycle, Means
 from iot_agent.resident.daemon import Daemon, Dependencies
-from iot_agent.resident.unconfigured import Waiting
+from iot_agent.resident.unconfigured import Unconfigured
 from iot_agent.status import prometheus
 from iot_agent.storage import atomic
-from iot_agent.storage.application_access import TellingStore
+from iot_agent.storage.application_access import PublishingStore
 from iot_agent.storage.identities import IdentityDirectories
 from iot_agent.storage.record_store import RecordStore
 
@@ -121,7 +121,7 @@ def _run(config: Path) -> None:
     """Serve under the configuration, or wait for one that can be served under."""
     signals, notifier = Signals(), Notifier()
     run, state = given_directory("RUNTIME_DIRECTORY", DEFAULT_RUN), given_directory("STATE_DIRECTORY", DEFAULT_STATE)
-    waiting = Waiting(config, state, run, notifier, watchdog_interval(), signals)
+    waiting = Unconfigured(config, state, run, notifier, watchdog_interval(), signals)
     while not signals.stop:
         seen = waiting.look()
         try:
@@ -147,7 +147,7 @@ def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifie
         store = RecordStore(settings.state_directory, identities, settings.serial)
         record = _load(store, settings)
         clock = FlooredClock(record.time_floor)
-        applications = TellingStore(store, identities, settings)
+        applications = PublishingStore(store, identities, settings)
         means = Means(
             store=applications,
             clock=clock,
@@ -190,7 +190,7 @@ def _load(store: RecordStore, settings: Settings) -> Record:
     return record
 
 
-def _reload(config: Path, running: Settings, applications: TellingStore) -> Settings:
+def _reload(config: Path, running: Settings, applications: PublishingStore) -> Settings:
     """Read the configuration again; raises `ValueError` with what is wrong with it."""
     try:
         settings = _read(config)

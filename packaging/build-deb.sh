@@ -18,7 +18,7 @@ cd "$work/source"
 cp -r packaging/debian debian
 cross=()
 [[ $arch == "$(dpkg --print-architecture)" ]] || cross=(--no-check-builddeps) # nothing is compiled, so no compiler is needed
-# What is asked of a builder's machine is in `needs` of .ci/run; the environment makes the rest, pinned by hash.
+# What a builder's machine must have is in packaging/packages.sh; the environment makes the rest, pinned by hash.
 UV=$root/build/env/uv/bin/uv PACKAGE_ENV=$root/build/env/package \
     dpkg-buildpackage --build=binary --no-sign --host-arch "$arch" "${cross[@]}" >"$work/log" 2>&1 || {
     tail -50 "$work/log" >&2

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "tests/contract/README.md"]
 README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 COMMANDS = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    ") and line.strip()]
 
 PARSERS = {"cloud/setup.sh": "cloud.setup.arguments", "cloud/iot-fleet": "cloud.fleet.arguments"}
@@ -76,13 +77,43 @@ def test_a_test_that_is_not_there_is_noticed() -> None:
     assert missing_tests("`tests/test_documents.py::test_the_readme_has_commands`") == []
 
 
-@pytest.mark.parametrize("package", ["rotation", "setup", "fleet"])
-def test_every_module_of_the_cloud_has_its_place_in_the_architecture(package: str) -> None:
-    tables = [line for line in (ROOT / "ARCHITECTURE.md").read_text().splitlines() if line.startswith("| ")]
-    named = {name for line in tables for name in re.findall(r"`(\w+)`", line)}
-    modules = {path.stem for path in (ROOT / "cloud" / package).glob("*.py") if not path.stem.startswith("__")}
-    assert modules
-    assert modules - named == set()
+def named_files(document: str) -> set[str]:
+    """Return the files of code that a document names; a path is below the checkout, `iot_agent` or `cloud`."""
+    return set(re.findall(r"`(\w[\w/.-]*\.(?:py|yaml))`", document))
+
+
+def missing_files(document: str) -> set[str]:
+    """Return the paths that a document names and where no file is."""
+    tops = (ROOT, ROOT / "iot_agent", ROOT / "cloud")
+    paths = {name for name in named_files(document) if "/" in name}
+    return {path for path in paths if not any((top / path).exists() for top in tops)}
+
+
+def unlisted(half: str, document: str) -> set[str]:
+    """Return the modules of `iot_agent` or `cloud` that no row of "To change X, open Y" names, nor their folder."""
+    _, _, table = document.partition("## To change X, open Y")
+    table, _, _ = table.partition("\n## ")
+    modules = {str(path.relative_to(ROOT / half)) for path in (ROOT / half).rglob("*.py") if path.name != "__init__.py"}
+    folders = tuple(re.findall(r"`([\w/]+/)`", table))
+    return {name for name in modules - named_files(table) if not name.startswith(folders)}
+
+
+@pytest.mark.parametrize("half", ["iot_agent", "cloud"])
+def test_every_module_has_its_place_in_the_architecture(half: str) -> None:
+    assert unlisted(half, ARCHITECTURE) == set()
+
+
+def test_a_module_that_no_table_names_is_noticed() -> None:
+    assert unlisted("iot_agent", ARCHITECTURE.replace("`core/schedule.py`", "it")) == {"core/schedule.py"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_of_code_that_a_document_names_is_there(document: Path) -> None:
+    assert missing_files(document.read_text()) == set()
+
+
+def test_a_file_that_has_moved_is_noticed() -> None:
+    assert missing_files("`core/schedule.py`, `keys/ring.py`") == {"keys/ring.py"}
 
 
 def test_every_alarm_is_in_the_operators_document() -> None:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from cloud.fleet import arguments, changes, views
-from cloud.setup.errors import reported
+from cloud.common.errors import reported
+from cloud.fleet import arguments, read_commands, write_commands
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
 COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
-    "list": views.list_devices,
-    "show": views.show,
-    "forecast": views.forecast,
-    "allow": changes.allow,
-    "rotate": changes.rotate,
-    "readmit": changes.readmit,
-    "revoke": changes.revoke,
+    "list": read_commands.list_devices,
+    "show": read_commands.show,
+    "forecast": read_commands.forecast,
+    "allow": write_commands.allow,
+    "rotate": write_commands.rotate,
+    "readmit": write_commands.readmit,
+    "revoke": write_commands.revoke,
 }
 
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from cloud.common.arguments import add_where, lifetime_s, serial
 from cloud.rotation.record import State
-from cloud.setup.arguments import add_where, lifetime_s, serial
 
 OVERVIEW: Final = """\
 Sees and steers the fleet of a deployed stack.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cloud.fleet import listing, text
+from cloud.fleet import formatting, listing
 from cloud.fleet.inspection import Expected, Finding, Seen, compare, roles
 
 if TYPE_CHECKING:
     from mypy_boto3_iot import IoTClient
 
-    from cloud.fleet.reach import Reach
+    from cloud.fleet.connect import Reach
     from cloud.rotation.devices import Happened
     from cloud.rotation.record import Device
 
@@ -62,7 +62,7 @@ class Report:
         device, named = self.device, roles(self.device)
         told = [f"{device.serial}  {device.state}"]
         told += [f"  {note}" for note in listing.notes(device, now)]
-        told.append(f"  last seen {text.ago(device.last_seen, now)}")
+        told.append(f"  last seen {formatting.ago(device.last_seen, now)}")
         told += ["", "Certificates"]
         told += _indented(
             [
@@ -79,7 +79,7 @@ class Report:
         told += ["", "History"]
         told += _indented(
             [
-                (text.moment(line.at), line.entry.event, (line.entry.certificate_id or "")[:16], _detail(line))
+                (formatting.moment(line.at), line.entry.event, (line.entry.certificate_id or "")[:16], _detail(line))
                 for line in self.history
             ]
         )
@@ -133,8 +133,8 @@ def _look(iot: IoTClient, certificate_id: str) -> Seen:
 def _expiry(device: Device, certificate_id: str, now: int) -> str:
     for held in (device.active, device.pending):
         if held and held.certificate_id == certificate_id:
-            return text.ahead(held.not_after, now)
-    return text.ahead(device.vendor_not_after, now) if certificate_id == device.vendor_certificate_id else "-"
+            return formatting.ahead(held.not_after, now)
+    return formatting.ahead(device.vendor_not_after, now) if certificate_id == device.vendor_certificate_id else "-"
 
 
 def _detail(line: Happened) -> str:
@@ -142,4 +142,4 @@ def _detail(line: Happened) -> str:
 
 
 def _indented(rows: list[tuple[str, ...]]) -> list[str]:
-    return [f"  {line}" for line in text.columns(rows)]
+    return [f"  {line}" for line in formatting.columns(rows)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-from cloud.fleet import text
+from cloud.fleet import formatting
 from cloud.rotation.agenda import overdue_at
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ THREE: Final = 3
 RENEWAL_AT: Final = 2 / 3
 BUCKETS: Final = 30
 WIDTHS: Final = (
-    *(minutes * text.HOUR_MS // 60 for minutes in (1, 5, 15, 30)),
-    *(hours * text.HOUR_MS for hours in (1, 3, 6, 12)),
-    *(days * text.DAY_MS for days in (1, 2, 7, 14, 30, 90)),
+    *(minutes * formatting.HOUR_MS // 60 for minutes in (1, 5, 15, 30)),
+    *(hours * formatting.HOUR_MS for hours in (1, 3, 6, 12)),
+    *(days * formatting.DAY_MS for days in (1, 2, 7, 14, 30, 90)),
 )
 SHOWN: Final = 1000
 
@@ -138,11 +138,11 @@ def _risk(life: Life, usual: int, now: int) -> Risk | None:
     left, silent = life.not_after - now, now - life.contact
     interval = max(usual, silent)
     if left <= 0:
-        why = f"expired {text.span(-left)} ago: readmit it"
+        why = f"expired {formatting.span(-left)} ago: readmit it"
     elif left < THREE * interval:
-        why = f"{text.span(left)} left, and silent for {text.span(silent)}"
+        why = f"{formatting.span(left)} left, and silent for {formatting.span(silent)}"
     elif now >= life.overdue_at:
-        why = f"{text.span(left)} left: it should have renewed {text.span(now - life.overdue_at)} ago"
+        why = f"{formatting.span(left)} left: it should have renewed {formatting.span(now - life.overdue_at)} ago"
     else:
         return None
     return Risk(life.serial, life.not_after, life.contact, why)
@@ -155,7 +155,7 @@ def _urgency(risk: Risk) -> int:
 def _histogram(moments: list[int], start: int) -> Histogram:
     """Count in buckets of the first of WIDTHS with which BUCKETS are enough."""
     reach = max((moment - start for moment in moments), default=0) + 1
-    width = next((width for width in WIDTHS if width * BUCKETS >= reach), 365 * text.DAY_MS)
+    width = next((width for width in WIDTHS if width * BUCKETS >= reach), 365 * formatting.DAY_MS)
     counts = Counter((moment - start) // width for moment in moments)
     return Histogram(start, width, tuple(counts[bucket] for bucket in range(max(counts, default=-1) + 1)))
 
@@ -163,21 +163,22 @@ def _histogram(moments: list[int], start: int) -> Histogram:
 def lines(forecast: Forecast) -> list[str]:
     """Tell it to a person at a terminal."""
     told = [
-        f"{forecast.devices} devices at {text.moment(forecast.now)} UTC: "
+        f"{forecast.devices} devices at {formatting.moment(forecast.now)} UTC: "
         + ", ".join(f"{count} {state}" for state, count in sorted(forecast.states.items())),
-        f"usual time between contacts: {text.span(forecast.usual) if forecast.usual is not None else '-'}",
+        f"usual time between contacts: {formatting.span(forecast.usual) if forecast.usual is not None else '-'}",
         "",
-        f"Certificates expire (one line is {text.span(forecast.expiry.width)}; {forecast.expired} have expired)",
+        f"Certificates expire (one line is {formatting.span(forecast.expiry.width)}; {forecast.expired} have expired)",
         *_bars(forecast.expiry, forecast.now),
         "",
-        f"Renewals to come, at two thirds of each life (one line is {text.span(forecast.renewals.width)})",
+        f"Renewals to come, at two thirds of each life (one line is {formatting.span(forecast.renewals.width)})",
         *_bars(forecast.renewals, forecast.now),
         "",
         f"At risk: {forecast.at_risk}",
     ]
     shown = forecast.risks[:20]
     told += [
-        f"  {line}" for line in text.columns([(risk.serial, text.moment(risk.not_after), risk.why) for risk in shown])
+        f"  {line}"
+        for line in formatting.columns([(risk.serial, formatting.moment(risk.not_after), risk.why) for risk in shown])
     ]
     if forecast.at_risk > len(shown):
         told.append(f"  … and {forecast.at_risk - len(shown)} more; --json and --html have them")
@@ -191,5 +192,5 @@ def _bars(histogram: Histogram, now: int) -> list[str]:
     rows = []
     for number, count in enumerate(histogram.counts):
         begins = histogram.start + number * histogram.width - now
-        rows.append((f"in {text.span(begins)}" if begins else "now", str(count), "█" * -(-40 * count // most)))
-    return [f"  {line}" for line in text.columns(rows)]
+        rows.append((f"in {formatting.span(begins)}" if begins else "now", str(count), "█" * -(-40 * count // most)))
+    return [f"  {line}" for line in formatting.columns(rows)]

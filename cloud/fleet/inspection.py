@@ -46,6 +46,7 @@ def roles(device: Device) -> dict[str, str]:
     if device.vendor_certificate_id:
         found.setdefault(device.vendor_certificate_id, "vendor")
     found |= {name: "quarantined" for name in device.quarantined if name not in found}
+    found |= {one.certificate_id: "returning" for one in device.returning if one.certificate_id not in found}
     if device.pending:
         found[device.pending.certificate_id] = "pending"
     if device.active:
@@ -60,6 +61,8 @@ def compare(device: Device, seen: list[Seen], expected: Expected) -> list[Findin
 
 
 def _judge(device: Device, one: Seen, role: str | None, expected: Expected) -> list[Finding]:
+    if one.certificate_id in {returning.certificate_id for returning in device.returning}:
+        return []  # an order has let it register again, and the sweeper sees to it
     in_use = role in ("active", "pending") or (
         role == "vendor" and one.certificate_id == device.present_certificate_id and device.state is not State.REVOKED
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from cloud.fleet import text
+from cloud.fleet import formatting
 from cloud.rotation.agenda import overdue_at
 from cloud.rotation.record import State
 
@@ -68,13 +68,15 @@ def notes(device: Device, now: int) -> list[str]:
     elif device.active and now >= overdue_at(device.active):
         found.append("overdue")
     if device.pending:
-        found.append(f"a new certificate, unproven for {text.span(now - device.pending.issued_at)}")
+        found.append(f"a new certificate, unproven for {formatting.span(now - device.pending.issued_at)}")
     if device.state is State.QUARANTINED:
         found.append("allow it, if it is yours")
     if device.readmit_until is not None:
-        found.append(f"readmitted until {text.moment(device.readmit_until)}")
+        found.append(f"readmitted until {formatting.moment(device.readmit_until)}")
     if device.renew:
-        found.append(f"told to renew by {text.moment(device.renew.end)}")
+        found.append(f"told to renew by {formatting.moment(device.renew.end)}")
+    if device.returning:
+        found.append(f"{len(device.returning)} let register again")
     if device.retiring:
         found.append(f"{len(device.retiring)} being retired")
     return found
@@ -86,9 +88,9 @@ def row(device: Device, now: int) -> tuple[str, ...]:
     return (
         device.serial,
         device.state.value,
-        text.moment(expires)[:10],
-        text.ahead(expires, now),
-        text.ago(device.last_seen, now),
+        formatting.moment(expires)[:10],
+        formatting.ahead(expires, now),
+        formatting.ago(device.last_seen, now),
         "; ".join(notes(device, now)),
     )
 
@@ -104,6 +106,7 @@ def as_json(device: Device, now: int) -> dict[str, Any]:
         "pending_certificate_id": device.pending.certificate_id if device.pending else None,
         "vendor_certificate_id": device.vendor_certificate_id,
         "quarantined_certificate_ids": list(device.quarantined),
+        "returning_certificate_ids": [one.certificate_id for one in device.returning],
         "allowed_at": device.allowed_at,
         "last_seen": device.last_seen,
         "readmit_until": device.readmit_until,

@@ -4,7 +4,7 @@
 `emulator` and `jitp`, which run inside the emulator, is standard library only, so any environment can import it.
 """
 
-from cloud.local.description import Description
+from cloud.common.local_endpoint import Description
 from cloud.local.handle import LocalCloud, LocalCloudError
 
 __all__ = ["Description", "LocalCloud", "LocalCloudError"]

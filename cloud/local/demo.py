@@ -23,14 +23,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cloud.local import description
+from cloud.common import local_endpoint
 from cloud.local.evidence import Evidence, gather
 from cloud.local.tokens import LABEL, PIN, SOFTHSM_MODULE, TPM_MODULE, LocalToken, SoftHsm, TpmToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cloud.local.description import Description
+    from cloud.common.local_endpoint import Description
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "build/demo"
@@ -133,7 +133,7 @@ def run(narrator: Narrator, keys: str) -> None:
     HOME.mkdir(parents=True)
     narrator.say("starting the local cloud (MiniStack, loopback only, IAM and IoT policies enforced)")
     start("cloud", [ROOT / "build/env/local/bin/python", "-m", "cloud.local", "up", "--dir", CLOUD])
-    here = wait_for(lambda: description.read(CLOUD), narrator, "the local cloud", watching="cloud")
+    here = wait_for(lambda: local_endpoint.read(CLOUD), narrator, "the local cloud", watching="cloud")
     narrator.say(f"AWS API at {here.endpoint_url}, MQTT over mutual TLS at {here.mqtt_host}:{here.mqtt_port}")
     setup(narrator, "deploy", "--lifetime", LIFETIME)
     setup(narrator, "device", SERIAL, "--out", str(DEVICE))
@@ -354,7 +354,7 @@ def stop() -> None:
 def invitation() -> str:
     """Say what to try now, and how it ends."""
     run = f"build/env/agent/bin/agentctl --run {(DEVICE / 'run').relative_to(ROOT)}"
-    here = description.read(CLOUD)
+    here = local_endpoint.read(CLOUD)
     return f"""
 It all keeps running. Try:
   {run} status --watch

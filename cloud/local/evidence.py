@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cloud.local.description import Description
+    from cloud.common.local_endpoint import Description
 
 MQTT_5 = 5
 CONNACK = 0x20

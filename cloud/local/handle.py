@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from cloud.local import description
-from cloud.local.description import Credentials, Description
+from cloud.common import local_endpoint
+from cloud.common.local_endpoint import Credentials, Description
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -109,7 +109,7 @@ class LocalCloud:
             pid=self._process.pid,
             credentials=CREDENTIALS,
         )
-        description.write(self.directory, self._description)
+        local_endpoint.write(self.directory, self._description)
         return self
 
     def stop(self) -> None:
@@ -117,7 +117,7 @@ class LocalCloud:
         process, self._process, self._description = self._process, None, None
         if process is None:
             return
-        description.remove(self.directory)
+        local_endpoint.remove(self.directory)
         process.terminate()
         try:
             process.wait(STOP_LIMIT_S)
@@ -145,7 +145,7 @@ class LocalCloud:
 
     def _refuse_a_second(self) -> None:
         try:
-            other = description.read(self.directory)
+            other = local_endpoint.read(self.directory)
             os.kill(other.pid, 0)
         except (FileNotFoundError, ProcessLookupError):
             return

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cloud.rotation import devices, issuer, messages, registry, steps, telemetry, whose
+from cloud.rotation import devices, issuer, messages, principal_issuer, registry, steps, telemetry
 from cloud.rotation.lifecycle import CONFLICT_S, TRY_LATER_S, Event, Quarantine, Refuse
 from cloud.rotation.messages import AckRequest, CheckInRequest, CreateRequest, ErrorResponse, MalformedError
 from cloud.rotation.settings import Settings
@@ -56,12 +56,12 @@ def handle(event: Mapping[str, Any], context: Context) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class FrontDesk:
+class RequestHandler:
     """Serves events of the topics under `prefix`."""
 
     world: World
     prefix: str
-    looks: whose.Looks = field(default_factory=whose.Looks)
+    looks: principal_issuer.Looks = field(default_factory=principal_issuer.Looks)
 
     def serve(self, event: Mapping[str, Any]) -> None:
         """Serve one event. What raises here is run again by Lambda, and at last kept in the failure queue."""
@@ -82,27 +82,26 @@ class FrontDesk:
         self._request(address, str(event.get("principal")), data)
 
     def _request(self, address: Address, principal: str, data: bytes) -> None:
+        request = _read(address.event, data)
+        request_id = None if isinstance(request, Refuse) else request.request_id
         try:
-            request = _parse(address.event, data)
-        except MalformedError as error:
-            if self._refuse(address, principal, None, Refuse("bad-request", str(error))):
-                telemetry.count("Malformed", self.world.stack, serial=address.serial, reason=str(error))
-            return
-        try:
-            outcome = self._act(address.serial, principal, request)
+            outcome = request if isinstance(request, Refuse) else self._act(address.serial, principal, request)
+            foreign = self._foreign(address, principal) if isinstance(outcome, Refuse) else None
         except devices.ConflictError as error:
-            outcome = Refuse("conflict", str(error), CONFLICT_S)
+            outcome, foreign = Refuse("conflict", str(error), CONFLICT_S), None
         except Exception:
             telemetry.count("Failed", self.world.stack, serial=address.serial, request=address.event)
             with suppress(Exception):  # the failure worth raising is the one we have
-                later = Refuse("try-later", "the cloud is not ready", TRY_LATER_S)
-                self._refuse(address, principal, request.request_id, later)
+                if not self._foreign(address, principal, failing=True):
+                    self._reply(address, request_id, Refuse("try-later", "the cloud is not ready", TRY_LATER_S))
             raise
-        if isinstance(outcome, Refuse):
-            if not self._refuse(address, principal, request.request_id, outcome):
-                return
-        else:  # a device about to be quarantined is told before it can no longer receive anything
-            self._reply(address, request.request_id, outcome)
+        if foreign:
+            telemetry.count("Foreign", self.world.stack, serial=address.serial, certificate=principal, reason=foreign)
+            return
+        if isinstance(request, Refuse):
+            telemetry.count("Malformed", self.world.stack, serial=address.serial, reason=request.reason)
+        # A device about to be quarantined is told before it can no longer receive anything.
+        self._reply(address, request_id, outcome)
         if isinstance(outcome, Quarantine):  # judged afresh: its registration may be judged by another run just now
             steps.registered(self.world, outcome.certificate_id)
         steps.finish(self.world, address.serial)
@@ -127,15 +126,11 @@ class FrontDesk:
                     return device
                 return messages.CheckInResponse(request.request_id, now, device.renew)
 
-    def _refuse(self, address: Address, principal: str, request_id: str | None, refusal: Refuse) -> bool:
-        """Tell a device of ours why not; return whether it is one of ours."""
-        # What came over no certificate is no device's, and no other stack's.
-        foreign = _is_certificate(principal) and whose.foreign(self.world, self.looks, address.serial, principal)
-        if foreign:
-            telemetry.count("Foreign", self.world.stack, serial=address.serial, certificate=principal, reason=foreign)
-            return False
-        self._reply(address, request_id, refusal)
-        return True
+    def _foreign(self, address: Address, principal: str, *, failing: bool = False) -> str | None:
+        """Return why a device is not to be refused, or told that we are `failing`, by us; None if it is ours."""
+        if not _is_certificate(principal):  # then it is no device's, and no other stack's
+            return None
+        return principal_issuer.foreign(self.world, self.looks, address.serial, principal, failing=failing)
 
     def _reply(self, address: Address, request_id: str | None, outcome: Response | Refuse | Quarantine) -> None:
         if isinstance(outcome, Quarantine):
@@ -159,18 +154,21 @@ def _is_certificate(principal: str) -> bool:
     return True
 
 
-def _parse(event: Event, data: bytes) -> Request:
-    match event:
-        case Event.CREATE:
-            return messages.parse_create(data)
-        case Event.ACK:
-            return messages.parse_ack(data)
-        case _:
-            return messages.parse_check_in(data)
+def _read(event: Event, data: bytes) -> Request | Refuse:
+    try:
+        match event:
+            case Event.CREATE:
+                return messages.parse_create(data)
+            case Event.ACK:
+                return messages.parse_ack(data)
+            case _:
+                return messages.parse_check_in(data)
+    except MalformedError as error:
+        return Refuse("bad-request", str(error))
 
 
 @cache
-def front_desk() -> FrontDesk:
+def front_desk() -> RequestHandler:
     """Wire everything, once per warm function: the one place that knows environment and clock."""
     settings = Settings.read(os.environ)
     ca_pem = settings.manufacturer_ca_pem
@@ -185,4 +183,4 @@ def front_desk() -> FrontDesk:
         manufacturer_ca_id=settings.manufacturer_ca_id,
         stack=settings.stack,
     )
-    return FrontDesk(world, settings.topic_prefix)
+    return RequestHandler(world, settings.topic_prefix)

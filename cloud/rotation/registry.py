@@ -71,7 +71,7 @@ class Registry:
             found.get("caCertificateId") or None,
         )
 
-    def settled(self, certificate_id: str) -> Registered | None:
+    def wait_until_provisioned(self, certificate_id: str) -> Registered | None:
         """Return the certificate once it is no longer PENDING_ACTIVATION, or as it is after some seconds."""
         found = self.describe(certificate_id)
         for wait in PENDING_WAITS:
@@ -99,7 +99,9 @@ class Registry:
             tuple(thing for page in things for thing in page["things"]),
         )
 
-    def establish(self, pem: str, ca_pem: str, certificate_id: str, thing: str, policies: tuple[str, ...]) -> None:
+    def register_active(
+        self, pem: str, ca_pem: str, certificate_id: str, thing: str, policies: tuple[str, ...]
+    ) -> None:
         """Register a certificate as ACTIVE with its policies and thing.
 
         `ca_pem` is the CA that signed it: without it AWS refuses when several CAs share a subject

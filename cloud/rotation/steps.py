@@ -91,7 +91,7 @@ def create(world: World, serial: str, principal: str, pem: str) -> Certificate |
         world.registry.complete(found, serial, world.policies)
     else:
         named = certificate.certificate_id
-        world.registry.establish(certificate.pem, world.issuer.ca_pem, named, serial, world.policies)
+        world.registry.register_active(certificate.pem, world.issuer.ca_pem, named, serial, world.policies)
     # A run that was overtaken on its way has just registered what the other one had retired already.
     latest = world.devices.get(serial)
     if latest is None or not latest.holds(certificate.certificate_id):
@@ -159,7 +159,7 @@ def quarantine(world: World, decision: Quarantine) -> None:
     if decision.record:
         entry = Entry("quarantined", decision.reason, decision.certificate_id)
         world.devices.save(decision.record, world.clock(), entry)
-    found = world.registry.settled(decision.certificate_id)
+    found = world.registry.wait_until_provisioned(decision.certificate_id)
     if found is None:
         return
     if found.status != "INACTIVE":  # a second run for the same certificate is not a second alarm
@@ -171,7 +171,7 @@ def quarantine(world: World, decision: Quarantine) -> None:
         raise StillPendingError(f"{decision.certificate_id} may yet be activated by its provisioning template")
 
 
-class Keeper(Protocol):
+class RetirementContext(Protocol):
     """What it takes to finish what a record says is to be done."""
 
     @property
@@ -187,7 +187,7 @@ class Keeper(Protocol):
         """The time, ms since 1970."""
 
 
-def finish(world: Keeper, serial: str, *, ordered: bool = False) -> None:
+def finish(world: RetirementContext, serial: str, *, ordered: bool = False) -> None:
     """Do what the record says is to be done: what the last message left, or one before it could not finish.
 
     What is to be retired is retired. A vendor certificate that an order lets register again, and that is out of service
@@ -210,7 +210,7 @@ def finish(world: Keeper, serial: str, *, ordered: bool = False) -> None:
         _retire(world, certificate_id, delete=True)
 
 
-def _shut_out(world: Keeper, one: Returning, now: int, *, ordered: bool) -> bool:
+def _shut_out(world: RetirementContext, one: Returning, now: int, *, ordered: bool) -> bool:
     """Whether a vendor certificate that may register again cannot be used as it is.
 
     One that is not complete yet may be in the hands of its provisioning template: it is given the time to settle. An
@@ -229,7 +229,7 @@ def _shut_out(world: Keeper, one: Returning, now: int, *, ordered: bool) -> bool
     return not (there.policies and there.things)
 
 
-def _retire(world: Keeper, certificate_id: str, *, delete: bool) -> None:
+def _retire(world: RetirementContext, certificate_id: str, *, delete: bool) -> None:
     if world.registry.disable(certificate_id) and delete:
         world.registry.delete(certificate_id)
 

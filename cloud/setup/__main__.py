@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.setup import arguments, custody, files, keeper, preflight, rows, session, stack
-from cloud.setup.errors import SetupError, reported
+from cloud.common import aws_session, serial_list
+from cloud.common.arguments import SERIAL
+from cloud.common.errors import SetupError, reported
+from cloud.common.progress import shown
+from cloud.setup import arguments, authorities, ca_key, files, preflight, stack
 from cloud.setup.factory import Factory, Made, open_for
-from cloud.setup.progress import shown
+from cloud.setup.ssm_parameters import Names, Parameters
 from cloud.setup.teardown import Teardown
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ def main(words: list[str] | None = None) -> int:
 def deploy(options: argparse.Namespace) -> None:
     """Make the CAs, build, deploy, and say what comes next."""
     preflight.check_lifetime(options.lifetime, local=options.local is not None)
-    here = session.connect(options.region, options.local)
+    here = aws_session.connect(options.region, options.local)
     _preflight(here, options)
     deployed = stack.Stack(here, options.stack)
     preflight.check_topic_prefix(here, deployed, options.topic_prefix)
@@ -48,14 +51,14 @@ def deploy(options: argparse.Namespace) -> None:
         return
     say(f"deploying {options.stack} to {here.place}")
 
-    parameters = keeper.Parameters(here.session.client("ssm", config=here.config))
-    names = keeper.Names(options.stack)
-    in_kms = custody.in_kms(here, names, custody.spec_of(options.ca_key))
-    kept = custody.choose(options.ca_key, custody.InSsm(parameters, names), in_kms)
-    _, new = keeper.manufacturer_ca(parameters, options.stack, kept)
+    parameters = Parameters(here.session.client("ssm", config=here.config))
+    names = Names(options.stack)
+    in_kms = ca_key.in_kms(here, names, ca_key.spec_of(options.ca_key))
+    kept = ca_key.choose(options.ca_key, ca_key.InSsm(parameters, names), in_kms)
+    _, new = authorities.manufacturer_ca(parameters, options.stack, kept)
     say(f"manufacturer CA: {'made' if new else 'there already'}; its key is {kept.place} and nowhere else")
-    keys = keeper.VendorKeys(state)
-    _, new = keeper.vendor_ca(parameters, options.stack, keys)
+    keys = authorities.VendorKeys(state)
+    _, new = authorities.vendor_ca(parameters, options.stack, keys)
     where = str(keys.key) if keys.key.exists() else "on another machine"
     say(f"vendor CA: {'made' if new else 'there already'}; its key is {where}")
 
@@ -76,10 +79,10 @@ def deploy(options: argparse.Namespace) -> None:
 def device(options: argparse.Namespace) -> None:
     """Prepare one device, or all of a list."""
     listed = _listed(options.serials) if options.serials else None
-    here = session.connect(options.region, options.local)
+    here = aws_session.connect(options.region, options.local)
     _preflight(here, options)
     redo = f"cloud/setup.sh deploy{_same(options)}"
-    factory = open_for(here, options.stack, keeper.VendorKeys(_state(options)), redo)
+    factory = open_for(here, options.stack, authorities.VendorKeys(_state(options)), redo)
     lifetime = timedelta(seconds=options.vendor_lifetime)
     if listed is not None:
         _many(factory, listed, options.out or Path("devices"), lifetime, force=options.force)
@@ -92,13 +95,13 @@ def device(options: argparse.Namespace) -> None:
     print(f"  build/env/agent/bin/iot-agent --config {directory}/agent.yaml")
 
 
-def _listed(name: str) -> list[rows.Row]:
+def _listed(name: str) -> list[serial_list.Row]:
     """Return the serials in a file, `-` for standard input; SetupError names every line that is wrong."""
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"cannot read {name}: {error}", "give a text file with one serial a line") from error
-    found, faults = rows.read(text.splitlines(), arguments.SERIAL)
+    found, faults = serial_list.read(text.splitlines(), SERIAL)
     if faults:
         wrong = "\n".join(f"  {fault}" for fault in faults)
         raise SetupError(f"nothing was done: {len(faults)} lines of {name} are wrong:\n{wrong}", "mend them, run again")
@@ -107,7 +110,7 @@ def _listed(name: str) -> list[rows.Row]:
     return found
 
 
-def _many(factory: Factory, listed: list[rows.Row], parent: Path, lifetime: timedelta, *, force: bool) -> None:
+def _many(factory: Factory, listed: list[serial_list.Row], parent: Path, lifetime: timedelta, *, force: bool) -> None:
     """Prepare every device; one that fails does not keep the others from being made."""
     parent = parent.absolute()
     say(f"preparing {len(listed)} devices in {parent}; may be interrupted, and run again to go on")
@@ -129,7 +132,7 @@ def _many(factory: Factory, listed: list[rows.Row], parent: Path, lifetime: time
 
 def destroy(options: argparse.Namespace) -> None:
     """Ask, remove everything, say what is left."""
-    here = session.connect(options.region, options.local)
+    here = aws_session.connect(options.region, options.local)
     _preflight(here, options)
     what = f"stack {options.stack} with its table of devices, their certificates and its CAs"
     question = f"Remove {what} from {here.place}?"
@@ -144,7 +147,7 @@ def destroy(options: argparse.Namespace) -> None:
         )
     say(f"{options.stack} is gone from {here.place}")
 
-    keys = keeper.VendorKeys(_state(options))
+    keys = authorities.VendorKeys(_state(options))
     if not keys.key.exists():
         return
     question = f"Delete the vendor CA's key {keys.key} too? What it has signed can then never be renewed."
@@ -161,7 +164,7 @@ def say(line: str) -> None:
     print(f"setup: {line}", flush=True)
 
 
-def _preflight(here: session.Cloud, options: argparse.Namespace) -> None:
+def _preflight(here: aws_session.Cloud, options: argparse.Namespace) -> None:
     remark = preflight.check(here, options.command, permissions=not options.skip_permission_check)
     if remark:
         say(remark)
@@ -169,7 +172,7 @@ def _preflight(here: session.Cloud, options: argparse.Namespace) -> None:
 
 def _parameters(options: argparse.Namespace, target: dict[str, str]) -> dict[str, str]:
     """Return the stack's parameters; one left out keeps its deployed value, or at first the template's default."""
-    names = keeper.Names(options.stack)
+    names = Names(options.stack)
     given = {
         "VendorCaCertificate": names.vendor_certificate,
         "ManufacturerCaCertificate": names.manufacturer_certificate,

@@ -6,13 +6,9 @@ import argparse
 import re
 from pathlib import Path
 
-from cloud.setup.custody import CHOICES
+from cloud.common.arguments import add_where, lifetime_s, matching, serial
+from cloud.setup.ca_key import CHOICES
 
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-SHORTEST_LIFETIME_S = 10
-LONGEST_LIFETIME_S = 3652 * 86400  # as long as a CA made here; far longer ones would end after the year 9999
-SERIAL = re.compile(r"[a-zA-Z0-9:_-]{1,64}")  # a thing's name, short enough for an X.509 common name
-STACK = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,99}")
 # What template.yaml allows, told before anything is made.
 TOPIC_PREFIX = re.compile(r"(?=.{1,32}$)/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,3}")
 
@@ -116,42 +112,6 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def add_where(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Add the options that say which stack is meant, and return their group."""
-    where = parser.add_argument_group("where")
-    where.add_argument("--stack", type=stack, default="iot-agent", metavar="NAME", help="(default: %(default)s)")
-    where.add_argument("--region", help="AWS region (default: that of your AWS configuration)")
-    where.add_argument("--local", type=Path, metavar="DIR", help="use the local cloud running in DIR, not AWS")
-    return where
-
-
-def lifetime_s(text: str) -> int:
-    """Seconds of `90d`, `12h`, `30m` or `20s`; a bare number is refused, for nobody knows which unit was meant."""
-    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
-    seconds = int(match[1]) * UNITS_S[match[2]] if match else 0
-    if not SHORTEST_LIFETIME_S <= seconds <= LONGEST_LIFETIME_S:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a time from 10s to 3652d; write it with its unit, as 90d, 12h, 30m or 20s"
-        )
-    return seconds
-
-
-def serial(text: str) -> str:
-    """Return a device's serial number: it is a thing's name, a common name and part of topics."""
-    return _matching(SERIAL, text, "1 to 64 letters, digits, ':', '_' or '-'")
-
-
-def stack(text: str) -> str:
-    """Return a CloudFormation stack's name."""
-    return _matching(STACK, text, "a letter, then up to 99 letters, digits or '-'")
-
-
 def topic_prefix(text: str) -> str:
     """Return a topic prefix; it may begin with a slash."""
-    return _matching(TOPIC_PREFIX, text, "at most four levels of letters, digits, '_' or '-', 32 in all")
-
-
-def _matching(pattern: re.Pattern[str], text: str, allowed: str) -> str:
-    if not pattern.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed here: {allowed}")
-    return text
+    return matching(TOPIC_PREFIX, text, "at most four levels of letters, digits, '_' or '-', 32 in all")

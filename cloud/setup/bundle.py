@@ -6,14 +6,15 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from cloud.setup import authority, files
+from cloud.common import certificates
+from cloud.setup import files
 
 if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
-    from cloud.setup.authority import Signer
-    from cloud.setup.session import Endpoint
+    from cloud.common.aws_session import Endpoint
+    from cloud.common.certificates import Signer
 
 CONFIGURATION = """\
 # The agent's configuration; relative paths are relative to this file. Everything not said here has its default.
@@ -59,14 +60,14 @@ def write(directory: Path, delivery: Delivery, vendor: Signer, lifetime: timedel
     bootstrap = directory / "bootstrap"
     files.private_directory(directory)
     files.private_directory(bootstrap)
-    now = authority.now()
+    now = certificates.now()
     key, chain = files.read(bootstrap / "key.pem"), files.read(bootstrap / "certificate.pem")
-    new = force or not (key and chain and authority.is_current(chain, key, delivery.serial, vendor.certificate, now))
+    new = force or not (key and chain and certificates.is_current(chain, key, delivery.serial, vendor.certificate, now))
     if new:
         if key is None or force:
-            key = authority.new_key()
+            key = certificates.new_key()
             files.write(bootstrap / "key.pem", key, secret=True)
-        leaf = authority.device_certificate(key, delivery.serial, vendor, lifetime, now)
+        leaf = certificates.device_certificate(key, delivery.serial, vendor, lifetime, now)
         files.write(bootstrap / "certificate.pem", leaf + vendor.certificate)
     files.write(directory / "endpoint-ca.pem", delivery.endpoint.trust)
     files.write(directory / "manufacturer-ca.pem", delivery.manufacturer_ca)

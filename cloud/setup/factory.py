@@ -6,20 +6,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cloud.fleet.acts import Office, allow
+from cloud.common.errors import SetupError
+from cloud.common.operations import OperatorContext, allow
 from cloud.rotation.devices import ConflictError, Devices
 from cloud.rotation.lifecycle import Save
-from cloud.rotation.orders import OrderError
+from cloud.rotation.operator_rules import OrderError
 from cloud.rotation.registry import Registry
-from cloud.setup import bundle, keeper, stack
-from cloud.setup.errors import SetupError
+from cloud.setup import authorities, bundle, stack
+from cloud.setup.ssm_parameters import Names, Parameters
 
 if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
-    from cloud.setup.authority import Signer
-    from cloud.setup.session import Cloud, Endpoint
+    from cloud.common.aws_session import Cloud, Endpoint
+    from cloud.common.certificates import Signer
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Factory:
     endpoint: Endpoint
     topic_prefix: str
     manufacturer_ca: str
-    office: Office
+    office: OperatorContext
 
     def make(self, serial: str, directory: Path, lifetime: timedelta, *, force: bool = False) -> Made:
         """Write the bundle, or keep it, and allow the serial. Raises SetupError if that makes no sense for it."""
@@ -53,18 +54,18 @@ class Factory:
             ) from error
 
 
-def open_for(here: Cloud, name: str, keys: keeper.VendorKeys, redo: str) -> Factory:
+def open_for(here: Cloud, name: str, keys: authorities.VendorKeys, redo: str) -> Factory:
     """Return the factory of a deployed stack. Raises SetupError; `redo` is the command line that deploys."""
-    parameters = keeper.Parameters(here.session.client("ssm", config=here.config))
-    vendor = keeper.vendor_signer(parameters, name, keys)
-    manufacturer_ca = parameters.get(keeper.Names(name).manufacturer_certificate)
+    parameters = Parameters(here.session.client("ssm", config=here.config))
+    vendor = authorities.vendor_signer(parameters, name, keys)
+    manufacturer_ca = parameters.get(Names(name).manufacturer_certificate)
     outputs = stack.Stack(here, name).outputs()
     if not outputs or manufacturer_ca is None:
         raise SetupError(f"stack {name} is not deployed in {here.place}", f"run: {redo}")
     return Factory(vendor, here.endpoint(), outputs["TopicPrefix"], manufacturer_ca, office(here, outputs))
 
 
-def office(here: Cloud, outputs: dict[str, str], *, dry_run: bool = False) -> Office:
+def office(here: Cloud, outputs: dict[str, str], *, dry_run: bool = False) -> OperatorContext:
     """Return what an operator's orders touch, in the caller's name."""
     resource = here.session.resource("dynamodb", config=here.config)
     records = Devices(resource.Table(outputs["TableName"]), resource.Table(outputs["HistoryTableName"]))
@@ -72,4 +73,4 @@ def office(here: Cloud, outputs: dict[str, str], *, dry_run: bool = False) -> Of
         here.session.client("iot", config=here.config), here.session.client("iot-data", config=here.config)
     )
     by = here.session.client("sts", config=here.config).get_caller_identity()["Arn"]
-    return Office(records, registry, lambda: time.time_ns() // 1_000_000, by, dry_run)
+    return OperatorContext(records, registry, lambda: time.time_ns() // 1_000_000, by, dry_run)

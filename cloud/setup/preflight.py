@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import ClientError
 
+from cloud.common.errors import SetupError
 from cloud.setup import stack, topics
-from cloud.setup.errors import SetupError
 
 if TYPE_CHECKING:
-    from cloud.setup.session import Cloud
+    from cloud.common.aws_session import Cloud
     from cloud.setup.stack import Stack
 
 
@@ -34,8 +34,7 @@ def _actions(text: str) -> frozenset[str]:
 
 CALLS: Final = {
     "deploy": _actions("""
-        cloudformation:DescribeStacks
-        cloudformation:DescribeStackResources
+        cloudformation:DescribeStackResources DescribeStacks
         dynamodb:Scan
         iot:ListTopicRules
         kms:CreateAlias CreateKey DescribeKey GetPublicKey Sign TagResource

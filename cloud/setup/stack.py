@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError, WaiterError
 
-from cloud.setup.errors import SetupError
+from cloud.common.errors import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudformation.type_defs import StackTypeDef
 
-    from cloud.setup.session import Cloud
+    from cloud.common.aws_session import Cloud
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "cloud/template.yaml"

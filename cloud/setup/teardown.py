@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.setup import authority, custody, kms_custody
-from cloud.setup.errors import SetupError
-from cloud.setup.keeper import Names, Parameters
+from cloud.common import certificates
+from cloud.common.errors import SetupError
+from cloud.setup import ca_key, ca_key_in_kms
+from cloud.setup.ssm_parameters import Names, Parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mypy_boto3_iot import IoTClient
 
-    from cloud.setup.session import Cloud
+    from cloud.common.aws_session import Cloud
     from cloud.setup.stack import Stack
 
 DETACH_LIMIT_S = 30.0  # detaching a thing is asynchronous: "seconds"
@@ -43,7 +44,7 @@ class Teardown:
         """Remove it all; look at `problems` afterwards."""
         names = Names(self._stack.name)
         stored = (self._parameters.get(name) for name in (names.vendor_certificate, names.manufacturer_certificate))
-        authorities = [authority.certificate_id(pem) for pem in stored if pem]
+        authorities = [certificates.certificate_id(pem) for pem in stored if pem]
         for _ in range(ROUNDS):
             self.problems.clear()
             for one in authorities:
@@ -59,7 +60,7 @@ class Teardown:
         if self.problems:
             return  # the next run needs the parameters, to find the CAs
         if self._attempt(f"KMS key {names.kms_alias}", self._remove_kms_key) and self._kms_key_removed:
-            self._say(f"{names.kms_alias} is gone; KMS deletes its key in {kms_custody.DELETION_DAYS} days")
+            self._say(f"{names.kms_alias} is gone; KMS deletes its key in {ca_key_in_kms.DELETION_DAYS} days")
         for name in names.all():
             self._attempt(f"SSM parameter {name}", functools.partial(self._remove_parameter, name))
 
@@ -122,7 +123,7 @@ class Teardown:
             self._say(f"SSM parameter {name} is gone")
 
     def _remove_kms_key(self) -> None:
-        self._kms_key_removed = custody.in_kms(self._cloud, Names(self._stack.name), kms_custody.KEY_SPECS[0]).remove()
+        self._kms_key_removed = ca_key.in_kms(self._cloud, Names(self._stack.name), ca_key_in_kms.KEY_SPECS[0]).remove()
 
     def _remove_tables(self) -> None:
         """Remove the tables, which outlive their stack by the template's wish; by their names, as the stack is gone."""

@@ -24,7 +24,7 @@ Rules
   7. The renewal instant is drawn once, when the certificate arrives. The cloud's advice, and an operator's request, can
      bring it forward, never put it off; advice never within the minimum interval of the last renewal.
   8. What nothing needs is removed before another key is made, unless removing it is what fails; that failure delays
-     nothing else, and is tried again after the next contact.
+     nothing else, and is tried again after the longest pause or the next contact.
   9. A cloud that speaks only the sample's protocol acknowledges once. There a certificate that connects, subscribes and
      publishes, but is left unanswered, becomes active without the answer; the previous identity stays on disk.
 
@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import ceil, floor
+from math import ceil, floor, inf
 
 from iot_agent.core.errors import LOCKED_PAUSE, LONGEST_TEXT, REFUSALS, Code
 from iot_agent.core.fallback import Bootstrap, turn
@@ -101,15 +101,23 @@ SUCCESS = {
 
 def decide(record: Record, now: float, policy: Policy, waited: float) -> Step:
     """Say what to do next and from when; `waited` is how long the last failure has been waited out, in seconds."""
-    if record.to_delete and record.cleanup is None and (record.state, Kind.RETIRE) in TRANSITIONS:
+    if _clean_up_at(record, now, policy) <= now:
         return Step(Kind.RETIRE, now, "removing keys and certificates that are no longer needed")
     chain = (_introduce, _prove, _first, _renew, _check_in)
     for rule in chain:
         step = rule(record, now, policy)
         if step is not None:
             return _held_back(_fall_back(step, record, now), record, policy, waited)
-    due = float(min(renewal_due(record), record.check_in_at))
-    return Step(Kind.WAIT, due, "certificate in force; waiting for its renewal instant")
+    due = min(renewal_due(record), record.check_in_at, _clean_up_at(record, now, policy))
+    return Step(Kind.WAIT, float(due), "certificate in force; waiting for its renewal instant")
+
+
+def _clean_up_at(record: Record, now: float, policy: Policy) -> float:
+    """Say when to remove what nothing needs (rule 8); a failure under a clock that was ahead does not hold it up."""
+    if not record.to_delete or (record.state, Kind.RETIRE) not in TRANSITIONS:
+        return inf
+    failed = record.cleanup
+    return now if failed is None or failed.at > now else failed.at + policy.retry_cap
 
 
 def renewal_due(record: Record) -> int:

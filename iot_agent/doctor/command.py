@@ -3,7 +3,6 @@
 import json
 import os
 import pwd
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from iot_agent.doctor import findings
 from iot_agent.doctor.findings import Finding
 from iot_agent.doctor.rules import daemon
 from iot_agent.host import control_socket
-from iot_agent.host.subprocesses import BadConfiguration, read_configuration
+from iot_agent.host.subprocesses import BadConfiguration, how_it_ended, read_configuration
 
 CREDENTIALS = "/run/credentials/iot-agent.service"  # the unit's, which its user can read from outside too
 
@@ -88,9 +87,8 @@ def _examine(config: Path, given: Settings) -> Iterator[Finding]:
             child.kill()
             raise
     if child.returncode != 0:
-        how = signal.Signals(-child.returncode).name if child.returncode < 0 else f"status {child.returncode}"
         remedy = "What was found so far holds. This is a fault in the agent or in a library; please report it."
-        yield findings.error("doctor", f"the examination ended with {how} before it was done", remedy)
+        yield findings.error("doctor", f"the examination {how_it_ended(child.returncode)} before it was done", remedy)
 
 
 def _start(given: Settings) -> subprocess.Popen[str]:

@@ -32,7 +32,7 @@ from iot_agent.doctor.rules import renewal as renewal_rules
 from iot_agent.doctor.rules.network import Network
 from iot_agent.keys.keyring import KeyRing
 from iot_agent.keys.token import TokenKeys
-from iot_agent.storage.identity_lock import PATIENCE, turn
+from iot_agent.storage.identity_lock import LONGEST_WAIT, exclusive_use
 
 LIMIT = 170  # seconds for all of it
 LOOKS = 3
@@ -56,7 +56,7 @@ def examine(config: Path, settings: Settings) -> Iterator[Finding]:
     where = settings.endpoint_host, settings.endpoint_port, settings.endpoint_ca_file
     way = network.look(*where, on_token=settings.keys_token is not None)
     yield from network_rules.judge(way, time.time())
-    with turn(settings.state_directory, PATIENCE) as ours:
+    with exclusive_use(settings.state_directory, LONGEST_WAIT) as ours:
         seen = _settled(settings, way, ours=ours)
     yield from seen.findings
     yield from clock_rules.judge(

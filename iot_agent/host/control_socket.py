@@ -27,7 +27,7 @@ MAX_REQUEST = 4096
 MAX_REPLY = 1024 * 1024
 MAX_CLIENTS = 8
 BACKLOG = 128  # clients that the kernel keeps for us; all that are there are accepted at once
-PATIENCE = 5.0
+CLIENT_LIMIT = 5.0
 DEAF = 1.0  # seconds without accepting, after the machine could not: it would say so again at once, without end
 READING, CHANGING = frozenset({"status", "history"}), frozenset({"rotate"})
 
@@ -43,7 +43,7 @@ class Client:
         self.connection = connection
         self.uid = peer_uid(connection)
         self.trusted = self.uid in (0, os.getuid())
-        self.deadline = time.monotonic() + PATIENCE
+        self.deadline = time.monotonic() + CLIENT_LIMIT
         self.received = bytearray()
         self.to_send = b""
 
@@ -200,8 +200,8 @@ def peer_uid(connection: socket.socket) -> int:
 def daemon_pid(path: Path) -> int:
     """Ask the kernel which process serves this socket; raises `OSError` when none does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(PATIENCE)
-        _connect(connection, path, time.monotonic() + PATIENCE)
+        connection.settimeout(CLIENT_LIMIT)
+        _connect(connection, path, time.monotonic() + CLIENT_LIMIT)
         return _peer(connection)[0]
 
 
@@ -212,7 +212,7 @@ def _peer(connection: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def ask(path: Path, command: str, timeout: float = PATIENCE) -> dict[str, Any]:
+def ask(path: Path, command: str, timeout: float = CLIENT_LIMIT) -> dict[str, Any]:
     """Send one command to the daemon; raises `OSError` when nobody answers and `ValueError` for nonsense."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE = 10.0  # seconds for the TCP connection, and as many for the handshake; the MQTT library takes as many
+STAGE_LIMIT = 10.0  # seconds for the TCP connection, and as many for the handshake; the MQTT library takes as many
 ALPN_PORT, ALPN_MQTT = 443, "x-amzn-mqtt-ca"  # AWS IoT DG, "Protocols, port mappings, and authentication"
 HANDSHAKE, CLIENT_HELLO = 22, 1  # a record's type, and that of the message in it (RFC 5246, 6.2.1 and 7.4)
 PIECE = 16 * 1024  # bytes
@@ -59,7 +59,7 @@ def shake(server: Server, *, strict: bool = False, tls_1_2: bool = False) -> int
         context.load_verify_locations(server.ca_file)
     except ssl.SSLError as error:
         raise Untrusted(f"{server.ca_file} holds no CA certificate") from error
-    with socket.create_connection((server.host, server.port), PATIENCE) as connection:
+    with socket.create_connection((server.host, server.port), STAGE_LIMIT) as connection:
         return _Handshake(context, connection, server.host).run()
 
 
@@ -68,7 +68,7 @@ class _Handshake:
 
     def __init__(self, context: ssl.SSLContext, connection: socket.socket, host: str) -> None:
         self._connection = connection
-        self._deadline = time.monotonic() + PATIENCE
+        self._deadline = time.monotonic() + STAGE_LIMIT
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self._proven = False

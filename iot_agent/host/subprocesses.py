@@ -89,7 +89,9 @@ class Worker:
         try:
             return decode_outcome(bytes(self._output))
         except Damaged:
-            return _failed(Retryable(Code.WORKER_CRASHED, f"the step's process {_how(code)} without an outcome"))
+            return _failed(
+                Retryable(Code.WORKER_CRASHED, f"the step's process {how_it_ended(code)} without an outcome")
+            )
 
     def kill(self) -> None:
         """End it now, with everything it started, and reap it."""
@@ -136,7 +138,7 @@ def read_configuration(path: Path, *, starting: bool = False) -> Settings:
         raise BadConfiguration(done.stderr.strip(), tuple(map(Path, json.loads(done.stdout))))
     if done.returncode != 0:
         last = done.stderr.strip()[-LAST_WORDS:]
-        raise BadConfiguration(f"{path}: its reader {_how(done.returncode)}: {last or 'no word'}", passing=True)
+        raise BadConfiguration(f"{path}: its reader {how_it_ended(done.returncode)}: {last or 'no word'}", passing=True)
     return load(done.stdout)
 
 
@@ -146,7 +148,8 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(private)}
 
 
-def _how(code: int | None) -> str:
+def how_it_ended(code: int | None) -> str:
+    """Say in words what a process's exit status means; None is one that did not end in time."""
     if code is None:
         return "hung at its end"
     if code >= 0:

@@ -8,7 +8,7 @@ from sdnotify import SystemdNotifier
 
 from iot_agent.core.errors import printable
 
-PATIENCE = 1.0  # seconds: a manager that does not read (its queue takes ten messages) must not hold up the device
+SEND_LIMIT = 1.0  # seconds: a manager that does not read (its queue takes ten messages) must not hold up the device
 LONGEST_STATUS = 1000  # characters: systemd passes over a message of more than 4096 bytes
 WATCHDOG_SHARE = 3  # feed three times in each watchdog period
 
@@ -19,7 +19,7 @@ class Notifier:
     def __init__(self) -> None:
         self._notifier = SystemdNotifier()
         if self._notifier.socket is not None:
-            self._notifier.socket.settimeout(PATIENCE)
+            self._notifier.socket.settimeout(SEND_LIMIT)
         self._status = ""
 
     def ready(self) -> None:

@@ -67,20 +67,6 @@ def load_key(pem: bytes) -> PrivateKey:
     return key
 
 
-def remote_key(public: bytes, sign: Callable[[bytes], bytes]) -> PrivateKey:
-    """Give a private key that lives elsewhere: `public` in DER, `sign` makes an X.509 signature (SHA-256) of its data.
-
-    Good for `build_csr` and `public_key`; whatever would need the key itself raises `AttributeError`.
-    """
-    half = serialization.load_der_public_key(public)
-    kind = ec.EllipticCurvePrivateKey if isinstance(half, ec.EllipticCurvePublicKey) else rsa.RSAPrivateKey
-    members = {"public_key": lambda _self: half, "sign": lambda _self, data, *_how: sign(bytes(data))}
-    remote = type("RemoteKey", (kind,), members)
-    remote.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]  # the rest is not there, on purpose
-    key: PrivateKey = remote()
-    return key
-
-
 def public_key(key: PrivateKey) -> bytes:
     """Give the DER SubjectPublicKeyInfo of a key."""
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

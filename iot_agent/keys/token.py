@@ -6,7 +6,6 @@ before the key is made, so that no key is ever made that nothing on disk knows o
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -16,7 +15,9 @@ from typing import Any
 from iot_agent.core.errors import Code, Fatal, Retryable
 from iot_agent.core.ports import Credentials
 from iot_agent.core.settings import Token, TokenKey
+from iot_agent.host.subprocesses import how_it_ended
 from iot_agent.keys import certificates, pkcs11_uri
+from iot_agent.keys.remote_key import remote_key
 from iot_agent.storage import atomic
 
 REFERENCE = "key.uri"
@@ -56,7 +57,7 @@ class TokenKeys:
         def sign(data: bytes) -> bytes:
             return bytes.fromhex(self._ask("sign", label, data.hex()))
 
-        return certificates.remote_key(bytes.fromhex(self._ask("public_key", label)), sign)
+        return remote_key(bytes.fromhex(self._ask("public_key", label)), sign)
 
     def credentials(self, label: str, certificate: Path) -> Credentials:
         """Point at the certificate, and at the key on the token."""
@@ -100,14 +101,10 @@ class TokenKeys:
         except ValueError as error:
             raise Retryable(
                 Code.TOKEN,
-                f"{what} died without an answer ({_how(done.returncode)}); its last words are in the journal",
+                f"{what} {how_it_ended(done.returncode)} without an answer; its last words are in the journal",
             ) from error
         if "result" in answer:
             return answer["result"]
         if answer["fatal"]:
             raise Fatal(Code(answer["code"]), answer["message"])
         raise Retryable(Code(answer["code"]), answer["message"], answer["retry_after"])
-
-
-def _how(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"status {code}"

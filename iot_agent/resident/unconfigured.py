@@ -29,7 +29,7 @@ Seen = tuple[tuple[int, ...] | None, ...]
 
 
 @dataclass
-class Waiting:
+class Unconfigured:
     """Waits for `config` to be mended. Where state and socket are is not known yet: they are where systemd says."""
 
     config: Path

@@ -26,7 +26,7 @@ WAY, DIRECTORY, KEY = 0o710, 0o750, 0o640
 PRIVATE_DIRECTORY = 0o700
 
 
-class TellingStore:
+class PublishingStore:
     """The `StateStore` that, around each save, lets applications have what became the identity in force."""
 
     def __init__(self, store: StateStore, identities: Identities, settings: Settings) -> None:

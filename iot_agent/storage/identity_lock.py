@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-IN_TURN = "--in-turn"  # tells a worker that whoever started it holds the turn for it
-PATIENCE = 15.0  # seconds to wait for the other one
+HELD_BY_PARENT = "--in-turn"  # tells a worker that the process that started it holds the lock
+LONGEST_WAIT = 15.0  # seconds to wait for the other process
 LOOK_AGAIN = 0.05  # seconds; flock(2) itself would wait without a limit
 
 
 @contextmanager
-def turn(state: Path, patience: float) -> Iterator[bool]:
-    """Hold the turn; gives False when somebody else still had it after `patience` seconds, or it cannot be had."""
+def exclusive_use(state: Path, patience: float) -> Iterator[bool]:
+    """Hold the lock; gives False when another process still held it after `patience` seconds, or it cannot be had."""
     try:
         descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

@@ -24,9 +24,9 @@ from iot_agent.keys.keyring import KeyRing
 from iot_agent.keys.pin import PinSources
 from iot_agent.keys.token import TokenKeys
 from iot_agent.storage.identities import IdentityDirectories
-from iot_agent.storage.identity_lock import IN_TURN, PATIENCE, turn
+from iot_agent.storage.identity_lock import HELD_BY_PARENT, LONGEST_WAIT, exclusive_use
 from iot_agent.worker import steps
-from iot_agent.worker.connect_throttle import Pace
+from iot_agent.worker.connect_throttle import ConnectThrottle
 from iot_agent.worker.mqtt import Endpoint, MqttCloud
 
 TOKEN_SHARE = 0.8  # of a step's limit, for one operation of a token: the worker lives to tell that it hung
@@ -59,9 +59,9 @@ def _run(request: Request) -> Outcome:
 
 def _turn(request: Request) -> AbstractContextManager[object]:
     """Wait a while for `agentctl doctor` to be done with the identity, then go ahead: the daemon's step comes first."""
-    if IN_TURN in sys.argv:
+    if HELD_BY_PARENT in sys.argv:
         return nullcontext()
-    return turn(request.settings.state_directory, min(PATIENCE, request.settings.step_limit / 4))
+    return exclusive_use(request.settings.state_directory, min(LONGEST_WAIT, request.settings.step_limit / 4))
 
 
 def _end_with_the_daemon() -> None:
@@ -91,7 +91,7 @@ def _context(request: Request) -> steps.StepContext:
         cloud=MqttCloud(
             Endpoint(given.endpoint_host, given.endpoint_port, given.endpoint_ca_file, given.client_id),
             PinSources(state),
-            Pace(given.run_directory / "last-connect"),
+            ConnectThrottle(given.run_directory / "last-connect"),
         ),
         identities=identities,
         examine=examine,

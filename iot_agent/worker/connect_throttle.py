@@ -13,7 +13,7 @@ from pathlib import Path
 SPACING = 1.05  # seconds
 
 
-class Pace:
+class ConnectThrottle:
     """Waits as long as it takes, then marks the time in `path`."""
 
     def __init__(

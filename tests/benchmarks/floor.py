@@ -18,7 +18,7 @@ from iot_agent.core.errors import Retryable
 from iot_agent.core.ports import Credentials
 from iot_agent.core.protocol import ACK, CREATE, Topics
 from iot_agent.keys import certificates
-from iot_agent.worker.connect_throttle import Pace
+from iot_agent.worker.connect_throttle import ConnectThrottle
 from iot_agent.worker.mqtt import Endpoint, MqttSession
 
 
@@ -48,7 +48,7 @@ def connected(endpoint: Endpoint, identity: Credentials) -> MqttSession:
     options = io.TlsContextOptions.create_client_with_mtls_from_path(str(identity.certificate), str(identity.key))
     options.override_default_trust_store_from_path(ca_filepath=str(endpoint.ca_file))
     tls = io.ClientTlsContext(options)
-    pace = Pace(endpoint.ca_file.with_name("last-connect"))
+    pace = ConnectThrottle(endpoint.ca_file.with_name("last-connect"))
     while True:
         pace()
         session = MqttSession(endpoint, tls)

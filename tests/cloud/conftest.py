@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cloud.bench import Bench, a_bench
+from tests.cloud.lambda_bench import Bench, a_bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

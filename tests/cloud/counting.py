@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from tests.cloud.bench import Bench
+    from tests.cloud.lambda_bench import Bench
 
 KB = 1024
 EVENT_OVERHEAD = 26  # bytes that CloudWatch Logs adds to each line when it counts what it has taken in

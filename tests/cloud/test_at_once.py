@@ -6,8 +6,8 @@ import pytest
 
 from cloud.rotation.agenda import DAY_MS
 from cloud.rotation.record import State
-from tests.cloud.bench import Bench, request
-from tests.cloud.stories import SWEEP, Event, ack, meet_at_each, pending
+from tests.cloud.lambda_bench import Bench, request
+from tests.cloud.scenarios import SWEEP, Event, ack, meet_at_each, pending
 
 
 def two_creates(bench: Bench, keys: tuple[int, int]) -> tuple[Event, Event]:

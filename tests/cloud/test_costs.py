@@ -14,15 +14,15 @@ from cloud import costs
 from cloud.costs import COUNTED, Fleet, Work
 from cloud.rotation import steps
 from cloud.rotation.lifecycle import SETTLE_MS
-from tests.cloud.bench import a_bench
 from tests.cloud.counting import item_size, log_bytes, metric, tallied
+from tests.cloud.lambda_bench import a_bench
 from tests.cloud.template import STACK, of_type
 from tests.simulator.device import SimulatedDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.cloud.bench import Bench
+    from tests.cloud.lambda_bench import Bench
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "costs.md"
 README = Path(__file__).parents[2] / "README.md"
@@ -155,7 +155,7 @@ def test_the_work_is_what_was_counted(aws: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_bug_planted_one_call_more_is_noticed(aws: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     finish = steps.finish
 
-    def twice(world: steps.Keeper, serial: str) -> None:
+    def twice(world: steps.RetirementContext, serial: str) -> None:
         finish(world, serial)
         finish(world, serial)
 
@@ -199,8 +199,8 @@ def test_the_bill_is_the_sum_of_its_lines() -> None:
     fleet = Fleet(devices=1)
     sweep = costs.dollars(costs.amounts(COUNTED["idle sweep"], fleet))
     assert costs.dollars(costs.a_month(replace(fleet, devices=0))) == pytest.approx(
-        # the stack by itself: 11 metrics, 8 alarms, a dashboard, 2 keys, and a sweep every five minutes
-        11 * 0.30 + 8 * 0.10 + 3 + 2 + costs.SWEEPS_A_MONTH * (1e-6 + sweep),
+        # the stack by itself: 12 metrics, 9 alarms, a dashboard, 2 keys, and a sweep every five minutes
+        12 * 0.30 + 9 * 0.10 + 3 + 2 + costs.SWEEPS_A_MONTH * (1e-6 + sweep),
         rel=1e-3,
     )
     writes = costs.a_month(replace(fleet, devices=2))["writes"] / costs.a_month(fleet)["writes"]

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from cloud.rotation.lifecycle import SETTLE_MS
 from cloud.rotation.record import State
-from tests.cloud.bench import Bench, before_each_call, made_once, request
+from tests.cloud.lambda_bench import Bench, before_each_call, made_once, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.cloud.stories import FAULTS, live_with_each
+from tests.cloud.scenarios import FAULTS, live_with_each
 
 
 @pytest.mark.parametrize("name", FAULTS)

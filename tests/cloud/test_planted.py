@@ -11,7 +11,7 @@ from cloud.rotation.devices import Devices
 from cloud.rotation.lifecycle import Keep, Refuse, Save
 from cloud.rotation.record import Certificate, Device, Entry, Retiring
 from cloud.rotation.registry import Registry
-from tests.cloud.stories import FAULTS, live_with_each, meet_at_each
+from tests.cloud.scenarios import FAULTS, live_with_each, meet_at_each
 from tests.cloud.test_at_once import all_or_nothing, late_proof, one_for_both, two_creates
 
 Patch = pytest.MonkeyPatch
@@ -65,7 +65,7 @@ def registers_before_the_record(patch: Patch) -> None:
     def with_pending(device: Device, certificate: Certificate, now: int) -> Save:
         world = worlds[0]
         named = certificate.certificate_id
-        world.registry.establish(certificate.pem, world.issuer.ca_pem, named, device.serial, world.policies)
+        world.registry.register_active(certificate.pem, world.issuer.ca_pem, named, device.serial, world.policies)
         return honest(device, certificate, now)
 
     patch.setattr(steps, "create", remember)

@@ -11,8 +11,8 @@ from cloud.rotation.issuer import Issuer
 from cloud.rotation.record import State
 from cloud.rotation.registry import Registry
 from tests.cloud import pki
-from tests.cloud.bench import Bench, before_each_call, change_ca, request
-from tests.cloud.stories import Killed
+from tests.cloud.lambda_bench import Bench, before_each_call, change_ca, request
+from tests.cloud.scenarios import Killed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +131,7 @@ def test_after_a_change_of_ca_a_registered_certificate_is_handed_out_with_its_ow
 ) -> None:
     vendor = onboarding(bench)
     first = bench.create(vendor)
-    change_ca(bench, monkeypatch, "manufacturer CA 2")
+    change_ca(bench, "manufacturer CA 2")
     again, made = calls(bench, monkeypatch, vendor)
     assert again == first
     assert again["chain"] == pki.authority("manufacturer CA").pem
@@ -147,7 +147,7 @@ def test_with_its_ca_gone_from_the_registry_it_is_handed_out_without(bench: Benc
     vendor = onboarding(bench)
     first = bench.create(vendor)
     of = bench.described(first["cert_id"])["caCertificateId"]
-    change_ca(bench, monkeypatch, "manufacturer CA 2")
+    change_ca(bench, "manufacturer CA 2")
     bench.iot.update_ca_certificate(certificateId=of, newStatus="INACTIVE")
     bench.iot.delete_ca_certificate(certificateId=of)
     again, _ = calls(bench, monkeypatch, vendor)
@@ -166,7 +166,7 @@ def never_registered(bench: Bench, patch: Patch) -> tuple[str, str]:
         bench.deliver(bench.event("create", "SN-1", vendor, request()))
     pending = bench.device().pending
     assert pending is not None
-    change_ca(bench, patch, "manufacturer CA 2")
+    change_ca(bench, "manufacturer CA 2")
     return vendor, pending.certificate_id
 
 

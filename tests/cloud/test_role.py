@@ -19,14 +19,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud.rotation import handler, kms
 from cloud.rotation.lifecycle import SETTLE_MS
 from tests.cloud import pki, role
-from tests.cloud.bench import Bench, a_bench, made_once
-from tests.cloud.stories import CONTEXT, story
+from tests.cloud.lambda_bench import Bench, a_bench, change_ca, made_once
+from tests.cloud.scenarios import CONTEXT, story
 
 
 def lives(bench: Bench) -> None:
-    """Live all that the Lambda does: onboarding, renewal, quarantine, the schedule, a key in KMS."""
+    """Live all that the Lambda does: onboarding, renewal, quarantine, the schedule, another CA, a key in KMS."""
     for event in story(bench):
         handler.handle(event, CONTEXT)
+    present = str(bench.device().present_certificate_id)
+    bench.create(present, 3)
+    change_ca(bench, "manufacturer CA 2")
+    bench.create(present, 3)
     unknown = bench.vendor("SN-unknown")
     bench.deliver(bench.registered_event(unknown))
     bench.now += SETTLE_MS

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from cloud.fleet import acts
+from cloud.common import operations
 from cloud.rotation import steps
 from cloud.rotation.lifecycle import SETTLE_MS, Keep, Save
 from cloud.rotation.record import State
 from tests.cloud import pki
-from tests.cloud.bench import Bench, before_each_call, request
+from tests.cloud.lambda_bench import Bench, before_each_call, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -224,8 +224,8 @@ def test_a_quarantined_serial_can_be_allowed_and_comes_aboard(bench: Bench) -> N
     stranger = bench.vendor("SN-9")
     bench.deliver(bench.registered_event(stranger))
     office = bench.office()
-    assert isinstance(acts.allow(office, "SN-9"), Save)
-    assert isinstance(acts.allow(office, "SN-9"), Keep)
+    assert isinstance(operations.allow(office, "SN-9"), Save)
+    assert isinstance(operations.allow(office, "SN-9"), Keep)
     assert bench.status(stranger) == "gone"
     onboarded(bench, "SN-9")
     bench.check_settled("SN-9")

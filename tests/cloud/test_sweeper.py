@@ -6,13 +6,13 @@ from collections.abc import Callable
 import pytest
 from botocore.exceptions import ClientError
 
-from cloud.fleet import acts
+from cloud.common import operations
 from cloud.rotation import agenda, steps
 from cloud.rotation.agenda import DAY_MS
 from cloud.rotation.lifecycle import SETTLE_MS
 from cloud.rotation.record import Renewal, State
-from tests.cloud.bench import Bench, a_bench, before_each_call, request
-from tests.cloud.stories import Killed
+from tests.cloud.lambda_bench import Bench, a_bench, before_each_call, request
+from tests.cloud.scenarios import Killed
 
 HOUR_MS = 3600 * 1000
 Patch = pytest.MonkeyPatch
@@ -207,7 +207,7 @@ def test_a_device_that_only_checks_in_is_counted_all_the_same(bench: Bench, caps
 def test_a_readmission_that_was_not_used_ends(bench: Bench) -> None:
     active = onboarded(bench)
     vendor = str(bench.device().vendor_certificate_id)
-    acts.readmit(bench.office(), "SN-1", HOUR_MS)
+    operations.readmit(bench.office(), "SN-1", HOUR_MS)
     again = bench.vendor_again(vendor)
     assert bench.status(again) == "ACTIVE"
     bench.now += HOUR_MS
@@ -350,9 +350,9 @@ WRITES: dict[str, Callable[[Bench, str, str], object]] = {
     "check-in": lambda bench, active, _: bench.ask("check-in", "SN-1", active, {"request_id": "r", "report": {}}),
     "request": lambda bench, active, _: bench.create(active, 3),
     "acknowledgement": lambda bench, _, pending: bench.ack(pending),
-    "advice": lambda bench, *_: acts.advise(bench.office(), "SN-1", Renewal(1, 2, "new CA")),
-    "readmission": lambda bench, *_: acts.readmit(bench.office(), "SN-1", 30 * DAY_MS),
-    "revocation": lambda bench, *_: acts.revoke(bench.office(), "SN-1"),
+    "advice": lambda bench, *_: operations.advise(bench.office(), "SN-1", Renewal(1, 2, "new CA")),
+    "readmission": lambda bench, *_: operations.readmit(bench.office(), "SN-1", 30 * DAY_MS),
+    "revocation": lambda bench, *_: operations.revoke(bench.office(), "SN-1"),
     "vendor": lambda bench, *_: bench.deliver(bench.registered_event(bench.vendor("SN-1"))),
 }
 

@@ -11,18 +11,18 @@ import pytest
 
 from iot_agent.config import bundle
 from iot_agent.core.errors import Retryable
-from tests.device.patient import Patient, acting_as
+from tests.device.faulty_device import FaultyDevice, acting_as
 
 AGENT = (4321, 4321)
 GARBAGE = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
 
 @pytest.fixture
-def patient(open_place: Path) -> Patient:
-    return Patient(open_place)
+def patient(open_place: Path) -> FaultyDevice:
+    return FaultyDevice(open_place)
 
 
-def told(patient: Patient, *, starting: bool = True) -> list[str]:
+def told(patient: FaultyDevice, *, starting: bool = True) -> list[str]:
     """Give what is told to the agent's user, with the paths shortened."""
     for path in [patient.state, *patient.state.rglob("*"), patient.directory / "bootstrap.key"]:
         if os.path.lexists(path):
@@ -32,7 +32,7 @@ def told(patient: Patient, *, starting: bool = True) -> list[str]:
         return [str(one).replace(f"{patient.directory}/", "") for one in bundle.problems(settings, starting=starting)]
 
 
-def without_identity(patient: Patient) -> Patient:
+def without_identity(patient: FaultyDevice) -> FaultyDevice:
     shutil.rmtree(patient.state)
     return patient
 
@@ -61,7 +61,7 @@ SPOIL: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("key", NAMED)
 @pytest.mark.parametrize("how", SPOIL)
-def test_a_device_without_an_identity_needs_each_file(patient: Patient, key: str, how: str) -> None:
+def test_a_device_without_an_identity_needs_each_file(patient: FaultyDevice, key: str, how: str) -> None:
     spoil, complaint = SPOIL[how]
     assert told(without_identity(patient)) == []
     spoil(patient.directory / NAMED[key])
@@ -70,14 +70,14 @@ def test_a_device_without_an_identity_needs_each_file(patient: Patient, key: str
     assert complaint in line
 
 
-def test_a_ca_that_cannot_be_parsed_is_found(patient: Patient) -> None:
+def test_a_ca_that_cannot_be_parsed_is_found(patient: FaultyDevice) -> None:
     (patient.directory / "manufacturer-ca.pem").write_text(GARBAGE)
     (line,) = told(without_identity(patient))
     assert "manufacturer_ca: holds a certificate that cannot be read: " in line
 
 
 @pytest.mark.parametrize("key", NAMED)
-def test_a_device_with_an_identity_of_its_own_is_started_whatever_they_are(patient: Patient, key: str) -> None:
+def test_a_device_with_an_identity_of_its_own_is_started_whatever_they_are(patient: FaultyDevice, key: str) -> None:
     (patient.directory / NAMED[key]).write_text("")
     assert told(patient) == []
     asked = told(patient, starting=False)
@@ -86,7 +86,7 @@ def test_a_device_with_an_identity_of_its_own_is_started_whatever_they_are(patie
 
 @pytest.mark.parametrize(("bug", "value"), [("has_identity", lambda _: False), ("problems", lambda *_, **__: [])])
 def test_a_planted_bug_would_be_noticed(
-    patient: Patient, monkeypatch: pytest.MonkeyPatch, bug: str, value: object
+    patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch, bug: str, value: object
 ) -> None:
     monkeypatch.setattr(bundle, bug, value)
     (patient.directory / "bootstrap.key").unlink()
@@ -95,7 +95,7 @@ def test_a_planted_bug_would_be_noticed(
     assert not (served and waits)
 
 
-def test_an_identity_counts_also_when_the_record_is_lost(patient: Patient) -> None:
+def test_an_identity_counts_also_when_the_record_is_lost(patient: FaultyDevice) -> None:
     (patient.state / "state.json").unlink()
     (patient.directory / "bootstrap.key").unlink()
     assert told(patient) == []
@@ -109,7 +109,7 @@ def closed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["file", "directory", "directory of a directory"])
-def test_the_command_that_is_told_lets_the_agent_read(patient: Patient, which: str) -> None:
+def test_the_command_that_is_told_lets_the_agent_read(patient: FaultyDevice, which: str) -> None:
     deep = patient.directory / "a" / "b"
     deep.mkdir(parents=True, mode=0o755)
     deep.parent.chmod(0o755)
@@ -140,7 +140,7 @@ def test_where_the_package_says_who_owns_what_its_own_command_is_told(path: str,
     assert bundle._hand_over(Path(path)).startswith(command)
 
 
-def test_no_issuers_and_a_file_that_cannot_be_used_are_not_the_same(patient: Patient) -> None:
+def test_no_issuers_and_a_file_that_cannot_be_used_are_not_the_same(patient: FaultyDevice) -> None:
     path = patient.directory / "manufacturer-ca.pem"
     assert bundle.issuers(None) is None
     assert bundle.issuers(path) == path.read_text()

@@ -15,7 +15,7 @@ import pytest
 from iot_agent.doctor import command
 from iot_agent.host import control_socket
 from iot_agent.storage import identity_lock
-from tests.device.patient import closed_port
+from tests.device.faulty_device import closed_port
 from tests.harness import PATIENCE, Agent, gone, impatient, wait_for
 from tests.simulator.authority import Authority
 
@@ -343,7 +343,7 @@ def test_the_resident_process_has_one_thread_and_no_heavy_library(agent: LonelyA
 @contextmanager
 def turn_taken(state: Path) -> Iterator[None]:
     """Use the identity as `agentctl doctor` does."""
-    with identity_lock.turn(state, PATIENCE) as ours:
+    with identity_lock.exclusive_use(state, PATIENCE) as ours:
         assert ours
         yield
 

@@ -26,7 +26,7 @@ from iot_agent.doctor.rules.network import Network
 from iot_agent.keys import certificates
 from iot_agent.storage import identity_lock
 from iot_agent.storage.identities import IdentityDirectories
-from tests.device.patient import DAY, LABEL, Patient, acting_as, closed_port, plain_server, tls_server
+from tests.device.faulty_device import DAY, LABEL, FaultyDevice, acting_as, closed_port, plain_server, tls_server
 from tests.harness import PATIENCE
 from tests.simulator.authority import Authority
 
@@ -34,32 +34,32 @@ CALM = {"network.tcp", "clock.trust"}  # no broker is there, so nobody vouches f
 
 
 @pytest.fixture
-def patient(tmp_path: Path) -> Patient:
-    return Patient(tmp_path)
+def patient(tmp_path: Path) -> FaultyDevice:
+    return FaultyDevice(tmp_path)
 
 
-def test_a_healthy_device_without_a_broker_has_only_that_trouble(patient: Patient) -> None:
+def test_a_healthy_device_without_a_broker_has_only_that_trouble(patient: FaultyDevice) -> None:
     assert set(patient.worries()) - {"disk.kind", "disk.space"} <= CALM
     assert not (patient.state / "doctor.probe").exists()
 
 
-def other_key(patient: Patient) -> None:
+def other_key(patient: FaultyDevice) -> None:
     (patient.identity / "key.pem").write_bytes(certificates.generate_key("ec-p256"))
 
 
-def wrong_owner(patient: Patient) -> None:
+def wrong_owner(patient: FaultyDevice) -> None:
     os.chown(patient.identity / "key.pem", 12345, 12345)
 
 
-def point(target: str) -> Callable[[Patient], None]:
-    def change(patient: Patient) -> None:
+def point(target: str) -> Callable[[FaultyDevice], None]:
+    def change(patient: FaultyDevice) -> None:
         (patient.state / "current").unlink()
         (patient.state / "current").symlink_to(target)
 
     return change
 
 
-SPOILT: dict[str, tuple[Callable[[Patient], object], str, str]] = {
+SPOILT: dict[str, tuple[Callable[[FaultyDevice], object], str, str]] = {
     "key readable by all": (lambda p: (p.identity / "key.pem").chmod(0o644), "files.mode", "too open, to everybody"),
     "key readable by its group": (lambda p: (p.identity / "key.pem").chmod(0o640), "files.mode", "to its group"),
     "state directory open": (lambda p: p.state.chmod(0o755), "files.mode", "state has mode 0755"),
@@ -105,7 +105,7 @@ SPOILT: dict[str, tuple[Callable[[Patient], object], str, str]] = {
 
 
 @pytest.mark.parametrize("name", SPOILT)
-def test_what_is_spoilt_is_found_with_a_remedy(patient: Patient, name: str) -> None:
+def test_what_is_spoilt_is_found_with_a_remedy(patient: FaultyDevice, name: str) -> None:
     spoil, check, words = SPOILT[name]
     spoil(patient)
     found = patient.worries()
@@ -138,7 +138,7 @@ BUGS: dict[str, tuple[object, str, object]] = {
 
 
 @pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_would_be_noticed(patient: Patient, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_bug_would_be_noticed(patient: FaultyDevice, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil, check, words = SPOILT[name]
     monkeypatch.setattr(*BUGS[name])
     spoil(patient)
@@ -150,7 +150,7 @@ def test_a_planted_bug_would_be_noticed(patient: Patient, name: str, monkeypatch
 
 
 @pytest.fixture
-def small_disk(patient: Patient) -> Iterator[Callable[[str], None]]:
+def small_disk(patient: FaultyDevice) -> Iterator[Callable[[str], None]]:
     """Move the state directory to a file system with these mount options."""
     kept = patient.directory / "kept"
 
@@ -164,7 +164,7 @@ def small_disk(patient: Patient) -> Iterator[Callable[[str], None]]:
     subprocess.run(["umount", "--lazy", str(patient.state)], check=True)
 
 
-def test_a_full_disk_is_found(patient: Patient, small_disk: Callable[[str], None]) -> None:
+def test_a_full_disk_is_found(patient: FaultyDevice, small_disk: Callable[[str], None]) -> None:
     small_disk("size=1m")
     assert patient.worries()["disk.space"].level is Level.WARNING
     with pytest.raises(OSError, match="No space left"):
@@ -175,12 +175,12 @@ def test_a_full_disk_is_found(patient: Patient, small_disk: Callable[[str], None
     assert "forgets" in found["disk.kind"].message, "a state directory in memory is a fault of its own"
 
 
-def test_a_disk_without_inodes_is_found(patient: Patient, small_disk: Callable[[str], None]) -> None:
+def test_a_disk_without_inodes_is_found(patient: FaultyDevice, small_disk: Callable[[str], None]) -> None:
     small_disk("nr_inodes=24")
     assert "not enough for a rotation" in patient.worries()["disk.inodes"].message
 
 
-def test_a_read_only_disk_is_found(patient: Patient, small_disk: Callable[[str], None]) -> None:
+def test_a_read_only_disk_is_found(patient: FaultyDevice, small_disk: Callable[[str], None]) -> None:
     small_disk("size=16m")
     subprocess.run(["mount", "-o", "remount,ro", str(patient.state)], check=True)
     assert "read-only" in patient.worries()["disk.write"].message
@@ -189,14 +189,14 @@ def test_a_read_only_disk_is_found(patient: Patient, small_disk: Callable[[str],
 # ---- network --------------------------------------------------------------------------------------------------------
 
 
-def endpoint(patient: Patient, ca: Authority | None = None) -> Authority:
+def endpoint(patient: FaultyDevice, ca: Authority | None = None) -> Authority:
     """Make the CA that the device trusts for its endpoint."""
     trusted = ca or Authority("Endpoint CA", patient.now)
     (patient.directory / "endpoint-ca.pem").write_text(trusted.pem)
     return trusted
 
 
-def test_a_server_of_another_ca_is_found(patient: Patient) -> None:
+def test_a_server_of_another_ca_is_found(patient: FaultyDevice) -> None:
     endpoint(patient)
     with tls_server(patient.directory, Authority("Interceptor", patient.now)) as port:
         patient.configure(port)
@@ -209,14 +209,14 @@ def test_a_server_of_another_ca_is_found(patient: Patient) -> None:
 @pytest.mark.parametrize(
     ("name", "days", "words"), [("elsewhere", 90, "ostname mismatch"), ("localhost", -1, "expired")]
 )
-def test_a_server_with_a_wrong_certificate_is_found(patient: Patient, name: str, days: float, words: str) -> None:
+def test_a_server_with_a_wrong_certificate_is_found(patient: FaultyDevice, name: str, days: float, words: str) -> None:
     with tls_server(patient.directory, endpoint(patient), name, days) as port:
         patient.configure(port)
         assert words in patient.worries()["network.tls"].message
 
 
-def test_a_server_certificate_that_ends_soon_is_found(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine, "PATIENCE", 0.0)
+def test_a_server_certificate_that_ends_soon_is_found(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "LONGEST_WAIT", 0.0)
     with tls_server(patient.directory, endpoint(patient), days=3) as port, held(patient.state):
         patient.configure(port)
         found = patient.worries()
@@ -226,7 +226,7 @@ def test_a_server_certificate_that_ends_soon_is_found(patient: Patient, monkeypa
 
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
-def test_what_is_not_tls_is_found(patient: Patient, said: bytes) -> None:
+def test_what_is_not_tls_is_found(patient: FaultyDevice, said: bytes) -> None:
     def answer(connection: socket.socket) -> None:
         connection.recv(1024)
         connection.sendall(said)
@@ -242,13 +242,13 @@ def test_what_is_not_tls_is_found(patient: Patient, said: bytes) -> None:
 @contextmanager
 def held(state: Path) -> Iterator[None]:
     """Have the turn, as the daemon's worker has it during a step."""
-    with identity_lock.turn(state, 0.0) as ours:
+    with identity_lock.exclusive_use(state, 0.0) as ours:
         assert ours
         yield
 
 
-def test_the_doctor_does_not_throw_out_a_step(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine, "PATIENCE", 0.1)
+def test_the_doctor_does_not_throw_out_a_step(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "LONGEST_WAIT", 0.1)
     monkeypatch.setattr(cloud, "check_in", lambda *_, **__: pytest.fail("a second session was opened"))
     with tls_server(patient.directory, endpoint(patient)) as port, held(patient.state):
         patient.configure(port)
@@ -259,7 +259,7 @@ def test_the_doctor_does_not_throw_out_a_step(patient: Patient, monkeypatch: pyt
 
 @pytest.mark.parametrize(("looks", "level"), [(examine.LOOKS, Level.FINE), (1, Level.ERROR)])
 def test_a_promotion_meanwhile_is_not_taken_for_a_fault(
-    patient: Patient, monkeypatch: pytest.MonkeyPatch, looks: int, level: Level
+    patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch, looks: int, level: Level
 ) -> None:
     """The step before ours had the old certificate retired, and the daemon has only now written that down."""
 
@@ -278,24 +278,24 @@ def test_a_promotion_meanwhile_is_not_taken_for_a_fault(
 
 
 def test_a_turn_ends_with_its_holder(tmp_path: Path) -> None:
-    with held(tmp_path), identity_lock.turn(tmp_path, 0.1) as ours:
+    with held(tmp_path), identity_lock.exclusive_use(tmp_path, 0.1) as ours:
         assert not ours
-    with identity_lock.turn(tmp_path, 0.0) as ours:
+    with identity_lock.exclusive_use(tmp_path, 0.0) as ours:
         assert ours
-    with identity_lock.turn(tmp_path / "nowhere", 0.0) as ours:
+    with identity_lock.exclusive_use(tmp_path / "nowhere", 0.0) as ours:
         assert not ours
 
 
 # ---- the program ----------------------------------------------------------------------------------------------------
 
 
-def agentctl(patient: Patient, *options: str) -> subprocess.CompletedProcess[str]:
+def agentctl(patient: FaultyDevice, *options: str) -> subprocess.CompletedProcess[str]:
     configuration = str(patient.directory / "agent.yaml")
     command = [sys.executable, "-m", "iot_agent.agentctl", "doctor", "--config", configuration, *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
-def test_agentctl_tells_people_and_programs(patient: Patient) -> None:
+def test_agentctl_tells_people_and_programs(patient: FaultyDevice) -> None:
     human = agentctl(patient)
     assert human.returncode == 2
     assert "ERROR    daemon                 not running" in human.stdout
@@ -312,7 +312,7 @@ def test_who_may_not_read_the_configuration_is_told_to_use_sudo(
     # In this process, which can give up root: a child's interpreter may be root's alone.
     monkeypatch.setattr(command, "read_configuration", lambda path, **_: agent_yaml.read(path))
     monkeypatch.setattr(command, "BadConfiguration", agent_yaml.BadConfiguration)
-    Patient(open_place)
+    FaultyDevice(open_place)
     configuration = open_place / "agent.yaml"
     configuration.chmod(0o600)
     with acting_as(4321, 4321):
@@ -322,7 +322,7 @@ def test_who_may_not_read_the_configuration_is_told_to_use_sudo(
     assert {found.remedy for found in command.diagnose(configuration)} != {finding.remedy}
 
 
-def test_every_problem_of_a_configuration_is_told(patient: Patient) -> None:
+def test_every_problem_of_a_configuration_is_told(patient: FaultyDevice) -> None:
     (patient.directory / "agent.yaml").write_text("serial: a b\ncolour: red\n")
     done = agentctl(patient, "--json")
     assert done.returncode == 2
@@ -331,7 +331,7 @@ def test_every_problem_of_a_configuration_is_told(patient: Patient) -> None:
     assert any("agent.yaml:2: colour: unknown key" in message for message in told)
 
 
-def test_the_agent_is_who_owns_the_state(patient: Patient) -> None:
+def test_the_agent_is_who_owns_the_state(patient: FaultyDevice) -> None:
     assert command._as_the_agent(patient.state) == {}
     nobody = pwd.getpwnam("nobody")
     os.chown(patient.state, nobody.pw_uid, nobody.pw_gid)
@@ -341,7 +341,7 @@ def test_the_agent_is_who_owns_the_state(patient: Patient) -> None:
 
 
 def test_what_the_agent_may_not_read_is_found_although_root_could(open_place: Path) -> None:
-    patient, nobody = Patient(open_place), pwd.getpwnam("nobody")
+    patient, nobody = FaultyDevice(open_place), pwd.getpwnam("nobody")
     patient.findings()  # whatever Python still has to load for it, it loads as root
     for path in [patient.state, *patient.state.rglob("*"), open_place / "bootstrap.key"]:
         os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
@@ -354,20 +354,20 @@ def test_what_the_agent_may_not_read_is_found_although_root_could(open_place: Pa
     assert "Permission denied" in found[f"keys.{LABEL}"].message
 
 
-def test_an_examination_that_cannot_start_is_told(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_examination_that_cannot_start_is_told(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     told = list(command._examine(patient.directory / "agent.yaml", patient.settings()))
     assert "the examination cannot start" in told[0].message
 
 
-def test_an_examination_that_dies_is_told(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_examination_that_dies_is_told(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     (patient.directory / "sitecustomize.py").write_text(
         "import os, sys\nif 'iot_agent.doctor.examine' in sys.orig_argv: os.kill(os.getpid(), 11)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(patient.directory))
     done = agentctl(patient)
     assert done.returncode == 2
-    assert "the examination ended with SIGSEGV before it was done" in done.stdout
+    assert "the examination was ended by SIGSEGV before it was done" in done.stdout
 
 
 # ---- rules that need no world ---------------------------------------------------------------------------------------

@@ -23,20 +23,20 @@ import pytest
 from iot_agent.core.codec import Request, encode_request
 from iot_agent.core.record import Kind
 from iot_agent.worker.inbox import MOST_WAITING, Inbox, Nothing
+from tests.device.faulty_device import FaultyDevice, plain_server
 from tests.device.hostile import Asked, Manners, packet
-from tests.device.patient import Patient, plain_server
 from tests.keys.broker import mutual_tls
 from tests.simulator.authority import Authority
 
 ROOT = Path(__file__).parents[2]
-HURRY = "from iot_agent import mqtt; mqtt.REPLY_TIMEOUT = mqtt.ACK_TIMEOUT = 3\n"
+HURRY = "from iot_agent.worker import mqtt; mqtt.REPLY_TIMEOUT = mqtt.ACK_TIMEOUT = 3\n"
 LIMIT = 45.0  # seconds for a step: longer than any wait that it is made of
 MOST = 160  # MiB of memory in use: a worker that does its work takes 60
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 Told = dict[str, Any]
 
 
-class Exposed(Patient):
+class Exposed(FaultyDevice):
     """A device that trusts the CA `endpoint` for its broker."""
 
     def __init__(self, directory: Path) -> None:
@@ -318,20 +318,20 @@ def test_bug_planted_an_inbox_without_a_bound() -> None:
     assert len(drained(flooded(Hoarder))) > 2 * MOST_WAITING
 
 
-NO_LIMIT = "from iot_agent import process; process.limit_memory = lambda: None"
+NO_LIMIT = "from iot_agent.host import hardening; hardening.limit_memory = lambda: None"
 NO_DEADLINE = f"""{HURRY}
 import time
 from iot_agent.worker.inbox import Inbox
 take = Inbox.take
 Inbox.take = lambda self, deadline: take(self, time.monotonic() + 3)
 """
-ONE_TRY = "from iot_agent import mqtt; mqtt.MqttCloud._connect.retry.stop = lambda _state: True\n"
+ONE_TRY = "from iot_agent.worker import mqtt; mqtt.MqttCloud._connect.retry.stop = lambda _state: True\n"
 NO_LOOK = ONE_TRY + "mqtt.shake = lambda *_given, **_named: None"
-HASTY_LOOK = ONE_TRY + "from iot_agent import handshake; handshake.CLIENT_HELLO = -1"
+HASTY_LOOK = ONE_TRY + "from iot_agent.host import handshake; handshake.CLIENT_HELLO = -1"
 
 
 def test_a_worker_that_is_out_of_memory_itself_has_crashed(patient: Exposed) -> None:
-    hungry = "from iot_agent import steps; steps.run = lambda *_given: bytes(2**30)"
+    hungry = "from iot_agent.worker import steps; steps.run = lambda *_given: bytes(2**30)"
     check(meet(patient, Manners(), hungry), "worker-crashed", "ended with status 1")
 
 

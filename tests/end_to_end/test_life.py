@@ -72,8 +72,8 @@ def check_rest(stack: Stack, agent: Agent) -> str:
     wait_for(lambda: len(stack.active(agent.serial)) == 1)
     on_disk = agent.status()["identity"]["certificate_id"]
     assert stack.active(agent.serial) == {on_disk}
-    labels = [path.name for path in (agent.directory / "state" / "identities").iterdir()]
-    assert labels == [(agent.directory / "state" / "current").readlink().name]
+    state = agent.directory / "state"
+    wait_for(lambda: [path.name for path in (state / "identities").iterdir()] == [(state / "current").readlink().name])
     assert stack.item(agent.serial)["active"]["certificate_id"] == on_disk
     return str(on_disk)
 

@@ -13,7 +13,7 @@ from awscrt.exceptions import AwsCrtError
 from cryptography import x509
 
 from cloud.local.handle import LocalCloud
-from cloud.setup.keeper import Names
+from cloud.setup.ssm_parameters import Names
 from tests.end_to_end.conftest import Stack
 from tests.end_to_end.sample_device import SampleCa, SampleDevice, VendorIdentity, openssl
 from tests.harness import wait_for

@@ -74,6 +74,6 @@ def test_a_life_beside_another_stack_is_undisturbed(
     wait_for(lambda: rehearsal.counted(agent.serial)["Foreign"] >= 5)  # two rotations and a check-in
     assert set(rehearsal.counted(agent.serial)) == {"Foreign"}
     assert agent.status()["last_error"] is None
-    first, second = ["introduced", "issued", "promoted"], ["rotation-requested", "issued", "promoted"]
+    first, second = ["introduced", "issued", "promoted"], ["rotation-requested", "issued", "promoted", "retired"]
     assert [one["event"] for one in agent.history()] == [*first, *second]
     assert stack.active(agent.serial) == {agent.status()["identity"]["certificate_id"]}

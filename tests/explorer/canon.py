@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 UNREAD = frozenset({
     "history", "message", "remedy", "last_contact", "rotations", "failed_at",  # of the device
     "report", "allowed_at", "last_seen", "version", "swept_at",  # of the cloud
-    "cycle", "off_until", "destroyed", "counter", "limit_at", "used", "own_keys", "backup", "last_wait", "floor_at",  # of the world
+    "cycle", "off_until", "destroyed", "counter", "limit_at", "used", "own_keys", "backup", "last_wait",  # of the world
+    "floor_at",
 })  # fmt: skip
 NAME_OR_TIME = re.compile(r"([0-9a-f]{64}|iot-agent-\d+|key-\d+|request-\d+)|(?<!\d)(\d{10})(\d{3})?(?!\d)(?:\.\d+)?")
 MOST_KEPT = 50_000
@@ -46,7 +47,7 @@ def key(world: World) -> bytes:
     return blake2b(NAME_OR_TIME.sub(plain, f"{cycle} {off} {tell(world)}").encode(), digest_size=12).digest()
 
 
-def tell(value: Any) -> str:  # noqa: ANN401 - whatever a world holds
+def tell(value: Any) -> str:  # noqa: ANN401, PLR0911 - whatever a world holds; a line for each kind
     """Write a value out; immutable ones are remembered."""
     if isinstance(value, Enum):
         return value.name

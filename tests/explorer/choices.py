@@ -13,7 +13,7 @@ from functools import partial
 
 from cloud.rotation.record import State as Standing
 from iot_agent.core.errors import Code, Retryable
-from iot_agent.core.record import Failed, Kind
+from iot_agent.core.record import Failed
 from tests.explorer import cloudside, deviceside, fair, judge, paper
 from tests.explorer.cloudside import PREFIX, again, message
 from tests.explorer.deviceside import AWAIT
@@ -26,10 +26,8 @@ from tests.explorer.world import (
     NEVER,
     SERIAL,
     STRANGER,
-    Disk,
     Entry,
     Listed,
-    Run,
     World,
 )
 
@@ -44,7 +42,7 @@ FAR_KEY = "key-of-a-stranger"
 
 
 def choices(world: World) -> Iterator[Choice]:
-    """List what may go otherwise here, by one fault; nothing in the last rotation, which shows what faults have left."""
+    """List what may go otherwise here, by one fault; nothing in the last rotation: it shows what faults left."""
     if world.lap:
         return
     yield from _power(world)
@@ -201,8 +199,14 @@ def _wire(world: World) -> Iterator[Choice]:
     if job is None or job.outcome is not None:
         return
     if job.next.startswith("connects"):
-        yield "the connection is refused", partial(_fail, error=Retryable(Code.REFUSED, "the cloud closed the connection"))
-        yield "the cloud cannot be reached", partial(_fail, error=Retryable(Code.UNREACHABLE, "cannot reach the endpoint"))
+        yield (
+            "the connection is refused",
+            partial(_fail, error=Retryable(Code.REFUSED, "the cloud closed the connection")),
+        )
+        yield (
+            "the cloud cannot be reached",
+            partial(_fail, error=Retryable(Code.UNREACHABLE, "cannot reach the endpoint")),
+        )
         for name, seconds in SPELLS.items():
             for what in ("refused", "unreachable"):
                 yield f"every connection is {what} for {name}", partial(_hush, what=what, seconds=seconds)

@@ -11,17 +11,18 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cloud.fleet import acts
+from cloud.common import operations
 from cloud.rotation import steps
 from cloud.rotation.agenda import next_look
 from cloud.rotation.devices import ConflictError
-from cloud.rotation.handler import FrontDesk
+from cloud.rotation.handler import RequestHandler
+from cloud.rotation.operator_rules import OrderError
 from cloud.rotation.record import Certificate, Device, Entry, Renewal
 from cloud.rotation.registry import Attached, Registered
 from cloud.rotation.sweeper import sweep
 from tests.explorer import paper
 from tests.explorer.paper import MANUFACTURER_CA, VENDOR_CA, Wanted
-from tests.explorer.tape import Paused, Raised, Tape
+from tests.explorer.tape import Paused, Tape
 from tests.explorer.world import HOUR, MINUTE, SERIAL, Listed, Run, Violation, World
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Registry:
     def describe(self, certificate_id: str) -> Registered | None:
         return self.tape.call(f"describes {_short(certificate_id)}", lambda: self._describe(certificate_id))  # type: ignore[no-any-return]  # a tape's answer
 
-    settled = describe
+    wait_until_provisioned = describe
 
     def _describe(self, certificate_id: str) -> Registered | None:
         found = self.world.registry.get(certificate_id)
@@ -106,7 +107,7 @@ class Registry:
             return Attached((), ())
         return Attached(tuple(sorted(found.policies)), ("the thing",) if found.thing else ())
 
-    def establish(self, pem: str, _ca: str, certificate_id: str, thing: str, policies: tuple[str, ...]) -> None:
+    def register_active(self, pem: str, _ca: str, certificate_id: str, thing: str, policies: tuple[str, ...]) -> None:
         before = self.tape.call(f"registers {_short(certificate_id)}", lambda: self._register(certificate_id, pem))
         if before is not None:
             self.complete(before, thing, policies)
@@ -188,10 +189,7 @@ class Issuer:
         return Certificate(facts.certificate_id, facts.key, pem, now, facts.not_after * 1000)
 
     def _sign(self, request: Wanted, serial: str) -> str:
-        principal = self.program[2]["principal"]
-        listed = self.world.registry.get(principal)
-        asking = paper.read(listed.pem) if listed else None
-        if serial == SERIAL and (asking is None or asking.key not in self.world.own_keys):
+        if serial == SERIAL and self.program[2]["principal"] not in self.world.used:
             raise Violation("a certificate is signed for a request that did not come from the device")
         if request.key not in self.world.own_keys:
             raise Violation("a certificate is signed for a key that is not the device's")
@@ -231,6 +229,7 @@ def register_just_in_time(world: World, certificate_id: str, pem: str) -> None:
 
 def order(world: World, name: str) -> Run:
     """Give the run of an operator's order."""
+    world.revoked = world.revoked and name != "readmit"
     world.let_in = world.let_in or name in ("allow", "readmit")
     return _begun(world, Run(("order", f"the order {name}", name), world.now, deadline=world.now + MINUTE, retries=2))
 
@@ -278,7 +277,7 @@ def _world_of(world: World, run: Run, tape: Tape) -> steps.World:
         devices=Table(world, tape, run.program),  # type: ignore[arg-type]  # a table in memory behind the same methods
         registry=Registry(world, tape),  # type: ignore[arg-type]  # likewise
         issuer=Issuer(world, tape, run.program),  # type: ignore[arg-type]  # likewise
-        clock=lambda: tape.note(lambda: int(world.now * 1000)),  # type: ignore[no-any-return]  # a tape's answer
+        clock=lambda: tape.note(lambda: int(world.now * 1000)),
         policies=POLICIES,
         vendor_ca_id=VENDOR_CA,
         manufacturer_ca_id=MANUFACTURER_CA,
@@ -287,7 +286,7 @@ def _world_of(world: World, run: Run, tape: Tape) -> steps.World:
 
 
 def _message(world: World, run: Run, tape: Tape) -> None:
-    FrontDesk(_world_of(world, run, tape), PREFIX).serve(run.program[2])
+    RequestHandler(_world_of(world, run, tape), PREFIX).serve(run.program[2])
 
 
 def _sweep(world: World, run: Run, tape: Tape) -> None:
@@ -310,10 +309,10 @@ def _template(world: World, run: Run, tape: Tape) -> None:
 
 def _order(world: World, run: Run, tape: Tape) -> None:
     made = _world_of(world, run, tape)
-    office = acts.Office(made.devices, made.registry, made.clock)
+    office = operations.OperatorContext(made.devices, made.registry, made.clock)
     try:
         ORDERS[run.program[2]](office)
-    except acts.OrderError:
+    except OrderError:
         return
     tape.note(lambda: _ordered(world, run.program[2]))
 
@@ -327,15 +326,15 @@ def _ordered(world: World, name: str) -> None:
         world.revoked = name == "revoke" and world.device is not None and world.device.readmit_until is None
 
 
-def _advise(office: acts.Office) -> None:
+def _advise(office: operations.OperatorContext) -> None:
     now = office.clock()
-    acts.advise(office, SERIAL, Renewal(now, now + int(HOUR * 1000), "an exercise", now))
+    operations.advise(office, SERIAL, Renewal(now, now + int(HOUR * 1000), "an exercise", now))
 
 
-ORDERS: dict[str, Callable[[acts.Office], object]] = {
-    "allow": lambda office: acts.allow(office, SERIAL),
-    "revoke": lambda office: acts.revoke(office, SERIAL),
-    "readmit": lambda office: acts.readmit(office, SERIAL, int(READMISSION * 1000)),
+ORDERS: dict[str, Callable[[operations.OperatorContext], object]] = {
+    "allow": lambda office: operations.allow(office, SERIAL),
+    "revoke": lambda office: operations.revoke(office, SERIAL),
+    "readmit": lambda office: operations.readmit(office, SERIAL, int(READMISSION * 1000)),
     "advise": _advise,
 }
 PROGRAMS: dict[str, Callable[[World, Run, Tape], None]] = {

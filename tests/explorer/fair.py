@@ -1,9 +1,9 @@
 """How a world goes on when nothing (more) goes wrong: the one thing that happens next, until all is at rest.
 
-Whoever can act does: runs in the cloud in the order in which they came, then the device. When nobody can, time passes up
-to the next thing that is due. What was held back is let go at its deadline at the latest; the sweeper runs when a look is
-due; an operator allows a device that is not on the list, and readmits one that an excuse keeps out. At rest the device is
-started anew and one more rotation is ordered, so that what a fault has left cannot hide until the next renewal.
+Whoever can act does: runs in the cloud in the order in which they came, then the device. When nobody can, time passes
+up to the next thing that is due. What was held back is let go at its deadline at the latest; the sweeper runs when a
+look is due; an operator allows a device that is not on the list, and readmits one that an excuse keeps out. At rest the
+device is started anew and one more rotation is ordered, so that what a fault has left cannot hide until the next renewal.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PATIENCE = 6 * HOUR  # after which an operator helps
 LIMIT = 8 * DAY  # for coming to rest
 
 
-def go_on(world: World, live: int = 1) -> str | None:
+def go_on(world: World, live: int = 1) -> str | None:  # noqa: PLR0911 - one for each thing that may come next
     """Have the next thing happen, up to its next call (or all of it: `live`); say what in words, None at the end."""
     judge.at_every_state(world)
     run = next(_ready(world), None)
@@ -278,4 +278,6 @@ def _standing(world: World) -> str:
     if device is None:
         return f"{ours}; the cloud does not know it"
     left = f", {len(device.retiring)} to retire" if device.retiring else ""
-    return f"{ours}; the cloud's record is {device.state}{left}, advice {device.renew}, readmission {device.readmit_until}"
+    return (
+        f"{ours}; the cloud's record is {device.state}{left}, advice {device.renew}, readmission {device.readmit_until}"
+    )

@@ -1,7 +1,7 @@
 """Certificates and requests on paper: JSON where X.509 would be, so that thousands of calls a second can be explored.
 
-What signatures prove is assumed here (`tests/cloud/test_csr.py` and `tests/device/test_certificates.py` show it); what is
-decided from the facts in a certificate is not.
+What signatures prove is assumed here (`tests/cloud/test_csr.py` and `tests/device/test_certificates.py` show it);
+what is decided from the facts in a certificate is not.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloud.fleet import acts
-from cloud.rotation import lifecycle, orders, steps
+from cloud.rotation import lifecycle, operator_rules, steps
 from cloud.rotation.devices import ConflictError
 from cloud.rotation.lifecycle import Keep, Refuse, Save
 from cloud.rotation.record import Certificate, Device, Retiring
@@ -190,7 +189,7 @@ def registers_before_the_record(patch: Patch) -> None:
     def with_pending(device: Device, certificate: Certificate, now: int) -> Save:
         world = worlds[0]
         named = certificate.certificate_id
-        world.registry.establish(certificate.pem, world.issuer.ca_pem, named, device.serial, world.policies)
+        world.registry.register_active(certificate.pem, world.issuer.ca_pem, named, device.serial, world.policies)
         return honest(device, certificate, now)
 
     patch.setattr(steps, "create", remember)
@@ -216,7 +215,7 @@ def forgets_half_done_retirements(patch: Patch) -> None:
     """Take a certificate off the list of those to retire before it is retired."""
     honest = steps.finish
 
-    def finish(world: steps.Keeper, serial: str, *, ordered: bool = False) -> None:
+    def finish(world: steps.RetirementContext, serial: str, *, ordered: bool = False) -> None:
         device = world.devices.get(serial)
         if device and device.retiring:
             world.devices.save(replace(device, retiring=()), world.clock())
@@ -224,8 +223,7 @@ def forgets_half_done_retirements(patch: Patch) -> None:
                 steps._retire(world, retiring.certificate_id, delete=not retiring.vendor)
         honest(world, serial, ordered=ordered)
 
-    for module in (steps, acts.steps):
-        patch.setattr(module, "finish", finish)
+    patch.setattr(steps, "finish", finish)
 
 
 def does_not_look_again_after_registering(patch: Patch) -> None:
@@ -248,7 +246,7 @@ def says_yes_to_what_it_could_not_write(patch: Patch) -> None:
 
 def revokes_in_the_record_only(patch: Patch) -> None:
     """Leave what a revoked device has in service."""
-    honest = orders.revoke
+    honest = operator_rules.revoke
 
     def revoke(device: Device, *more: Any) -> Save | Keep:  # noqa: ANN401 - passed through
         decision = honest(device, *more)
@@ -256,17 +254,17 @@ def revokes_in_the_record_only(patch: Patch) -> None:
             return replace(decision, device=replace(decision.device, retiring=device.retiring))
         return decision
 
-    patch.setattr(orders, "revoke", revoke)
+    patch.setattr(operator_rules, "revoke", revoke)
 
 
 def readmits_in_the_record_only(patch: Patch) -> None:
     """Leave the vendor certificates of a readmitted device out of service."""
-    patch.setattr(orders, "to_return", lambda _certificate_ids, _now: ())
+    patch.setattr(operator_rules, "to_return", lambda _certificate_ids, _now: ())
 
 
 def forgets_what_was_returning(patch: Patch) -> None:
     """Let a revocation drop the certificates that an order before it was to let in."""
-    patch.setattr(orders, "none_returning", lambda device: replace(device, returning=()))
+    patch.setattr(operator_rules, "none_returning", lambda device: replace(device, returning=()))
 
 
 def keeps_its_advice(patch: Patch) -> None:
@@ -305,7 +303,6 @@ PLANTS: tuple[tuple[Callable[[Patch], None], str], ...] = (
     (waits_by_the_wall_clock, "in-service"),
     (forgets_its_failures_with_a_new_key, "in-service"),
     (leaves_old_keys, "in-service"),
-    (forgets_an_order_during_a_check_in, "in-service"),
     (ends_a_wait_with_a_local_success, "in-service"),
     (keeps_a_key_that_cannot_be_used, "known"),
     (takes_the_bootstrap_identity_for_its_own, "in-service"),
@@ -317,7 +314,6 @@ PLANTS: tuple[tuple[Callable[[Patch], None], str], ...] = (
     (deletes_vendor_certificates, "known"),
     (retires_nothing, "known"),
     (forgets_half_done_retirements, "in-service"),
-    (does_not_look_again_after_registering, "in-service"),
     (says_yes_to_what_it_could_not_write, "in-service"),
     (revokes_in_the_record_only, "in-service"),
     (readmits_in_the_record_only, "in-service"),

@@ -148,8 +148,8 @@ class Search:
 
 def walk(start: World, chance: random.Random, faults: int) -> Path:
     """Make so many choices at random points, a whole life being one, then end fairly; gives the path. Raises `Found`."""
-    world, path = start.copy(), ()
-    steps = 0
+    world, steps = start.copy(), 0
+    path: Path = ()
     try:
         while faults:
             if chance.random() < 0.08:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from cloud.rotation.record import Device, State
 from iot_agent.core import lifecycle
 from tests.explorer import choices, fair

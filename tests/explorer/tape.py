@@ -1,9 +1,9 @@
 """Production code run over a log of its calls, so that it can be stopped before any call, copied, and resumed.
 
-A process (a step of the device, a run of the Lambda, an order) is kept as what it was started with and the answers that
-it has had. To go on, it is run again from its start: it hears the recorded answers, makes `live` further calls for real,
-and is stopped before the one after them. So a process is a value, and no thread is needed to have two of them take turns
-at every call.
+A process (a step of the device, a run of the Lambda, an order) is kept as what it was started with and the answers
+that it has had. To go on, it is run again from its start: it hears the recorded answers, makes `live` further calls for
+real, and is stopped before the one after them. So a process is a value, and no thread is needed to interleave two of
+them at every call.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Raised:
 
 
 class Tape:
-    """The answers so far, and how many calls may still be made; the first of them fails with `instead`, if that is given."""
+    """The answers so far, and how many calls may still be made; the first fails with `instead`, if that is given."""
 
     def __init__(
         self, answers: tuple[Any, ...], live: int, judge: Callable[[], None], instead: Exception | None = None

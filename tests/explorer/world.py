@@ -1,4 +1,4 @@
-"""The whole world of one device as a value: its disk, its daemon, the cloud's table and registry, and what is under way.
+"""The whole world of one device as a value: its disk and daemon, the cloud's table and registry, what is under way.
 
 Whatever a world holds is immutable or replaced as a whole, so a copy is shallow. Times are seconds since the epoch, by
 a clock that is right; `elapsed` of the device is that same number.
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloud.rotation.record import Device
-from iot_agent.resident.cycle import Cycle, Means
 from iot_agent.core.ports import Clock, StateStore
 from iot_agent.core.reconcile import OnDisk, rebuild
 from iot_agent.core.record import Identity, Kind, Outcome, Record
 from iot_agent.core.schedule import Policy
+from iot_agent.resident.cycle import Cycle, Means
 from tests.explorer import paper
 from tests.explorer.paper import MANUFACTURER_CA, VENDOR_CA, Paper
 
@@ -36,7 +36,7 @@ class Violation(BaseException):
 
 @dataclass(frozen=True)
 class Entry:
-    """An identity's directory: its key, its certificate ("PEM", with its facts), and what of it cannot be used until when.
+    """An identity's directory: its key, its certificate ("PEM", with its facts), what cannot be used until when.
 
     `bad` is "key", "certificate" or "facts".
     """
@@ -226,7 +226,7 @@ class World:
         self.counter += 1
         return self.counter
 
-    # ---- the cloud ----------------------------------------------------------------------------------------------------
+    # ---- the cloud --------------------------------------------------------------------------------------------------
 
     def sign(self, key: str, serial: str, ca: str = MANUFACTURER_CA) -> str:
         """Issue a certificate ("PEM")."""

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from cloud.common import aws_session
 from cloud.fleet.__main__ import main
-from cloud.setup import factory, session, stack
-from tests.cloud.bench import made_once
+from cloud.setup import factory, stack
 from tests.cloud.conftest import aws_environment, bench
+from tests.cloud.lambda_bench import made_once
 
 if TYPE_CHECKING:
     import boto3
 
-    from tests.cloud.bench import Bench
+    from tests.cloud.lambda_bench import Bench
 
 __all__ = ["aws_environment", "bench"]
 
@@ -90,8 +91,8 @@ def fleet(bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         client=lambda service, **_: made_once("client", service),
         resource=lambda service, **_: made_once("resource", service),
     )
-    here = session.Cloud(cast("boto3.Session", clients), "123456789012", None)
-    monkeypatch.setattr(session, "connect", lambda _region, _local: here)
+    here = aws_session.Cloud(cast("boto3.Session", clients), "123456789012", None)
+    monkeypatch.setattr(aws_session, "connect", lambda _region, _local: here)
     monkeypatch.setattr(stack.Stack, "outputs", lambda _self: OUTPUTS)
     monkeypatch.setattr(factory, "time", SimpleNamespace(time_ns=lambda: bench.now * 1_000_000))
     return Fleet(bench, capsys)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cloud.common.errors import SetupError
 from cloud.rotation import devices
-from cloud.rotation.orders import OrderError
+from cloud.rotation.operator_rules import OrderError
 from cloud.rotation.record import State
 from cloud.setup import stack
-from cloud.setup.errors import SetupError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +115,7 @@ def test_with_no_certificate_at_all_no_issuer_is_named(fleet: Fleet) -> None:
 
 def test_rotate_refuses_what_would_meet_the_limits_of_aws(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.aboard()
-    monkeypatch.setattr("cloud.fleet.spread.MOST_PER_SECOND", 0.001)
+    monkeypatch.setattr("cloud.fleet.rollout.MOST_PER_SECOND", 0.001)
     said = fleet("rotate --all --over 10s")
     assert said.status == 1
     assert "--over 1h" in said.err
@@ -286,7 +286,7 @@ def test_an_order_that_makes_no_sense_is_told_with_its_device(fleet: Fleet, monk
     def refuse(*_: object) -> None:
         raise OrderError("it is revoked: readmit it instead")
 
-    monkeypatch.setattr("cloud.rotation.orders.allow", refuse)
+    monkeypatch.setattr("cloud.rotation.operator_rules.allow", refuse)
     said = fleet("allow SN-7")
     assert (said.status, "SN-7: it is revoked: readmit it instead" in said.err) == (1, True)
 

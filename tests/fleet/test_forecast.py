@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from cloud.fleet import forecast, page, spread, text
+from cloud.fleet import forecast, formatting, html_report, rollout
 from cloud.rotation.record import Certificate, Device, State
 
 NOW = 1_800_000_000_000
@@ -65,7 +65,7 @@ def test_the_most_urgent_come_first_and_no_count_is_lost() -> None:
     assert (made.at_risk, len(made.risks)) == (1500, 1000)
     assert made.risks[0].serial == "SN-2499"
     assert "and 1480 more" in "\n".join(forecast.lines(made))
-    assert "and 500 more" in page.render(made, "Fleet")
+    assert "and 500 more" in html_report.render(made, "Fleet")
     expiring = sum(life.active.not_after > NOW for life in [*fleet(), *late] if life.active)
     assert sum(made.expiry.counts) + made.expired == made.devices == 1600
     assert sum(made.expiry.counts) == expiring
@@ -83,22 +83,22 @@ def test_a_histogram_has_at_most_so_many_buckets_and_every_moment_in_its_own(rea
 def test_an_empty_fleet_has_a_forecast_too() -> None:
     made = forecast.make([], NOW)
     assert "0 devices" in forecast.lines(made)[0]
-    assert page.render(made, "Fleet").count("<p>None.</p>") == 4
+    assert html_report.render(made, "Fleet").count("<p>None.</p>") == 4
 
 
 def test_a_page_holds_no_markup_of_a_title() -> None:
-    assert "<script>" not in page.render(forecast.make([], NOW), "<script>")
+    assert "<script>" not in html_report.render(forecast.make([], NOW), "<script>")
 
 
 def test_windows_fill_the_span_evenly_and_are_the_same_each_time() -> None:
-    windows = [spread.window(f"SN-{number}", NOW, 7 * DAY, "why", NOW) for number in range(9600)]
-    assert windows[17] == spread.window("SN-17", NOW, 7 * DAY, "why", NOW)
+    windows = [rollout.window(f"SN-{number}", NOW, 7 * DAY, "why", NOW) for number in range(9600)]
+    assert windows[17] == rollout.window("SN-17", NOW, 7 * DAY, "why", NOW)
     assert min(window.start for window in windows) == NOW
     assert max(window.end for window in windows) == NOW + 7 * DAY
     starts = [sum(window.start == start for window in windows) for start in {window.start for window in windows}]
-    assert len(starts) == spread.SLICES
-    assert max(starts) < 2 * 9600 // spread.SLICES
-    assert spread.hours_needed(18_001) == 2
+    assert len(starts) == rollout.SLICES
+    assert max(starts) < 2 * 9600 // rollout.SLICES
+    assert rollout.hours_needed(18_001) == 2
 
 
 @pytest.mark.parametrize(
@@ -106,4 +106,4 @@ def test_windows_fill_the_span_evenly_and_are_the_same_each_time() -> None:
     [(0, "now"), (1000, "1 s"), (119_000, "119 s"), (120_000, "2 min"), (47 * HOUR, "47 h"), (48 * HOUR, "2 d")],
 )
 def test_a_span_is_written_in_one_unit(ms: int, written: str) -> None:
-    assert text.span(ms) == written
+    assert formatting.span(ms) == written

@@ -17,15 +17,15 @@ from botocore.exceptions import ClientError
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.iot.models import iot_backends
 
-from cloud.fleet import acts
-from cloud.rotation import handler, lifecycle, orders, steps
+from cloud.common import operations
+from cloud.rotation import handler, lifecycle, operator_rules, steps
 from cloud.rotation.lifecycle import SETTLE_MS, Save
 from cloud.rotation.record import Device, State
 from cloud.rotation.registry import Attached, Registry
 from tests.cloud import pki
-from tests.cloud.bench import Bench, a_bench
 from tests.cloud.conftest import aws, aws_environment
-from tests.cloud.stories import CONTEXT, Act, Killed, ack, take_turns
+from tests.cloud.lambda_bench import Bench, a_bench
+from tests.cloud.scenarios import CONTEXT, Act, Killed, ack, take_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,7 +91,7 @@ def allowed_in_quarantine(bench: Bench) -> Scene:
     vendor = bench.vendor("SN-1")
     bench.table.delete_item(Key={"serial": "SN-1"})
     event = bench.registered_event(vendor)
-    return Scene(partial(handler.handle, event, CONTEXT), partial(acts.allow, bench.office(), "SN-1"), vendor)
+    return Scene(partial(handler.handle, event, CONTEXT), partial(operations.allow, bench.office(), "SN-1"), vendor)
 
 
 def readmitted_in_quarantine(bench: Bench) -> Scene:
@@ -115,7 +115,7 @@ def looked_after_by_two(bench: Bench) -> Scene:
     """Have a late event and the sweeper find what an order that was stopped has left."""
     scene = allowed_in_quarantine(bench)
     scene.run()
-    ordered = orders.allow(bench.device(), "SN-1", bench.now)
+    ordered = operator_rules.allow(bench.device(), "SN-1", bench.now)
     assert isinstance(ordered, Save)
     bench.devices.save(ordered.device, bench.now, ordered.entry)
     bench.now += SETTLE_MS
@@ -124,7 +124,7 @@ def looked_after_by_two(bench: Bench) -> Scene:
 
 
 def _readmit(bench: Bench) -> None:
-    acts.readmit(bench.office(), "SN-1", HOUR_MS)
+    operations.readmit(bench.office(), "SN-1", HOUR_MS)
 
 
 SCENES = (allowed_in_quarantine, readmitted_in_quarantine, readmitted_in_retirement, looked_after_by_two)
@@ -233,7 +233,7 @@ def test_also_when_one_of_the_two_is_stopped_at_any_call(aws: Patch, play: Calla
 def forgets_at_once(patch: Patch) -> None:
     """Take a certificate off the record as soon as the order has let it register again."""
     patch.setattr(
-        orders, "to_return", lambda ids, now: tuple(replace(r, since=0) for r in lifecycle.to_return(ids, now))
+        operator_rules, "to_return", lambda ids, now: tuple(replace(r, since=0) for r in lifecycle.to_return(ids, now))
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloud.setup import preflight
-from tests.cloud.bench import before_each_call
+from tests.cloud.lambda_bench import before_each_call
 
 if TYPE_CHECKING:
     from tests.fleet.conftest import Fleet

@@ -10,11 +10,11 @@ import pytest
 from cloud.rotation import devices
 from cloud.rotation.lifecycle import SETTLE_MS
 from cloud.rotation.record import State
-from tests.cloud.bench import before_each_call
-from tests.cloud.stories import Killed
+from tests.cloud.lambda_bench import before_each_call
+from tests.cloud.scenarios import Killed
 
 if TYPE_CHECKING:
-    from tests.cloud.bench import Bench
+    from tests.cloud.lambda_bench import Bench
     from tests.fleet.conftest import Fleet
 
 DAY = 24 * 3600 * 1000

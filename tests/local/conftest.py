@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloud.local import LocalCloud
-from tests.local.stage import Stage
+from tests.local.local_stack import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.local.stage import SETUP
+from tests.local.local_stack import SETUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.local.stage import Stage
+    from tests.local.local_stack import Stage
 
 WHICH = ("--stack", "bulk")
 MANY = 1000

@@ -15,10 +15,10 @@ import pytest
 
 from cloud.local import LocalCloud, LocalCloudError
 from cloud.local.handle import ROOT
-from tests.local.stage import eventually
+from tests.local.local_stack import eventually
 
 if TYPE_CHECKING:
-    from tests.local.stage import Stage
+    from tests.local.local_stack import Stage
 
 pytestmark = pytest.mark.local_cloud
 

@@ -10,17 +10,17 @@ from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud.setup import custody
-from cloud.setup.errors import SetupError
-from cloud.setup.keeper import Names, Parameters
-from cloud.setup.session import connect
+from cloud.common.aws_session import connect
+from cloud.common.errors import SetupError
+from cloud.setup import ca_key
+from cloud.setup.ssm_parameters import Names, Parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloud.setup.kms_custody import InKms
-    from cloud.setup.session import Cloud
-    from tests.local.stage import Stage
+    from cloud.common.aws_session import Cloud
+    from cloud.setup.ca_key_in_kms import InKms
+    from tests.local.local_stack import Stage
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def names() -> Names:
 
 @pytest.fixture
 def keeper(here: Cloud, names: Names) -> Iterator[InKms]:
-    made = custody.in_kms(here, names, "ECC_NIST_P256")
+    made = ca_key.in_kms(here, names, "ECC_NIST_P256")
     yield made
     made.remove()
 
@@ -71,7 +71,7 @@ def test_a_run_that_ended_before_the_key_had_its_name_is_continued(
 
 
 def test_of_two_runs_at_once_both_end_with_the_same_key(keeper: InKms, here: Cloud, names: Names) -> None:
-    other = custody.in_kms(here, names, "ECC_NIST_P256")
+    other = ca_key.in_kms(here, names, "ECC_NIST_P256")
     keeper.make()
     other.make()  # has looked before the first had made it
     assert other.parameters() == keeper.parameters()
@@ -98,12 +98,12 @@ def test_what_was_removed_is_gone_and_signs_no_more(keeper: InKms) -> None:
 
 
 def test_a_change_of_mind_is_refused(keeper: InKms, here: Cloud, names: Names) -> None:
-    ssm = custody.InSsm(Parameters(here.session.client("ssm", config=here.config)), names)
-    assert custody.choose(None, ssm, keeper) is ssm
-    assert custody.choose("kms", ssm, keeper) is keeper
+    ssm = ca_key.InSsm(Parameters(here.session.client("ssm", config=here.config)), names)
+    assert ca_key.choose(None, ssm, keeper) is ssm
+    assert ca_key.choose("kms", ssm, keeper) is keeper
     keeper.make()
     for same in (None, "kms", "kms:ECC_NIST_P256"):
-        assert custody.choose(same, ssm, keeper) is keeper
+        assert ca_key.choose(same, ssm, keeper) is keeper
     for other in ("ssm", "kms:RSA_3072"):
         with pytest.raises(SetupError, match="asks for another"):
-            custody.choose(other, ssm, keeper)
+            ca_key.choose(other, ssm, keeper)

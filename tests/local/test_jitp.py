@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloud.setup import authority
-from tests.local.stage import eventually
+from cloud.common import certificates
+from tests.local.local_stack import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mypy_boto3_iot import IoTClient
 
-    from tests.local.stage import Stage
+    from tests.local.local_stack import Stage
 
 pytestmark = pytest.mark.local_cloud
 
@@ -70,8 +70,8 @@ def a_device(stage: Stage, iot: IoTClient, directory: Path, parameters: list[str
         templateBody=json.dumps(body),
         provisioningRoleArn=f"arn:aws:iam::{stage.here.account}:role/{role}",
     )
-    key = authority.load(authority.new_key(), "the CA")
-    ca = authority.Signer(authority.ca_certificate(key, name, authority.now()), key)
+    key = certificates.load(certificates.new_key(), "the CA")
+    ca = certificates.Signer(certificates.ca_certificate(key, name, certificates.now()), key)
     iot.register_ca_certificate(
         caCertificate=ca.certificate,
         certificateMode="SNI_ONLY",
@@ -79,11 +79,11 @@ def a_device(stage: Stage, iot: IoTClient, directory: Path, parameters: list[str
         allowAutoRegistration=True,
         registrationConfig={"templateName": name},
     )
-    device = authority.new_key()
-    leaf = authority.device_certificate(device, name, ca, timedelta(days=1), authority.now())
+    device = certificates.new_key()
+    leaf = certificates.device_certificate(device, name, ca, timedelta(days=1), certificates.now())
     (directory / "key.pem").write_text(device)
     (directory / "certificate.pem").write_text(leaf + ca.certificate)
-    return authority.certificate_id(leaf)
+    return certificates.certificate_id(leaf)
 
 
 def connect(stage: Stage, directory: Path) -> int | None:

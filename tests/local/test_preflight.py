@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloud.setup import preflight
+from tests.local.local_stack import eventually
 from tests.local.recorder import __file__ as recorder
-from tests.local.stage import eventually
 from tests.local.test_setup import inventory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.local.stage import Stage
+    from tests.local.local_stack import Stage
 
 UNCHARGED = {"sts:GetCallerIdentity", "iam:GetRole", "iam:SimulatePrincipalPolicy"}  # the check's own
 ELSEWHERE = {

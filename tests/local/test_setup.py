@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloud.setup import authority
+from cloud.common import certificates
 from cloud.setup.stack import SAM_STACK
-from tests.local.stage import SETUP, eventually
+from tests.local.local_stack import SETUP, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.local.stage import Stage
+    from tests.local.local_stack import Stage
 
 pytestmark = pytest.mark.local_cloud
 
@@ -127,7 +127,7 @@ def goes_online(stage: Stage, bundle: Path) -> bool:
     certificate, key = bundle / "bootstrap/certificate.pem", bundle / "bootstrap/key.pem"
     assert stage.connect(certificate, key, f"{SERIAL}-agent") is None
     iot = stage.session.client("iot", endpoint_url=stage.here.endpoint_url)
-    certificate_id = authority.certificate_id(certificate.read_text())
+    certificate_id = certificates.certificate_id(certificate.read_text())
 
     def is_active() -> bool:
         return iot.describe_certificate(certificateId=certificate_id)["certificateDescription"]["status"] == "ACTIVE"

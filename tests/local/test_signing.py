@@ -18,18 +18,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from cloud.common import certificates
+from cloud.common.aws_session import connect
 from cloud.rotation import csr, issuer, kms
-from cloud.setup import authority, custody
-from cloud.setup.keeper import Names, Parameters
-from cloud.setup.session import connect
+from cloud.setup import ca_key
+from cloud.setup.ssm_parameters import Names, Parameters
 from tests.cloud import pki
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cloud.setup.session import Cloud
-    from tests.local.stage import Stage
+    from cloud.common.aws_session import Cloud
+    from tests.local.local_stack import Stage
 
     Bug = Callable[[pki.Authority, Any], x509.Certificate]
 
@@ -76,12 +77,12 @@ def signer(request: pytest.FixtureRequest, here: Cloud) -> Signer:
     names = Names(f"signing-{kind.replace('_', '-')}")
     parameters = Parameters(here.session.client("ssm", config=here.config))
     if place == "kms":
-        keeper: custody.Custody = custody.in_kms(here, names, custody.spec_of(request.param))
+        keeper: ca_key.Custody = ca_key.in_kms(here, names, ca_key.spec_of(request.param))
     else:
         pem = pki.signing_key(kind, 7).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         parameters.keep(names.manufacturer_key, pem.decode(), secret=True)
-        keeper = custody.InSsm(parameters, names)
-    ca_pem = authority.ca_certificate(keeper.find() or keeper.make(), names.stack, NOW)
+        keeper = ca_key.InSsm(parameters, names)
+    ca_pem = certificates.ca_certificate(keeper.find() or keeper.make(), names.stack, NOW)
     told = keeper.parameters()
     if "ManufacturerKeyArn" in told:
         client = here.session.client("kms", config=here.config)

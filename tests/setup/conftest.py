@@ -8,7 +8,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from cloud.setup.keeper import Parameters
+from cloud.setup.ssm_parameters import Parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from cloud.setup import authority, bundle, files
-from cloud.setup.authority import Signer
+from cloud.common import certificates
+from cloud.common.aws_session import Endpoint
+from cloud.common.certificates import Signer
+from cloud.setup import bundle, files
 from cloud.setup.bundle import Delivery
-from cloud.setup.session import Endpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MONTH = timedelta(days=30)
-KEY = authority.load(authority.new_key(), "the CA")
-VENDOR = Signer(authority.ca_certificate(KEY, "vendor", authority.now()), KEY)
+KEY = certificates.load(certificates.new_key(), "the CA")
+VENDOR = Signer(certificates.ca_certificate(KEY, "vendor", certificates.now()), KEY)
 DELIVERY = Delivery("0012", Endpoint("example.test", 8883, "trust\n"), "/cert-rotation", "manufacturer\n")
 
 
@@ -78,7 +79,7 @@ def test_an_unfinished_bundle_is_finished(tmp_path: Path, missing: str) -> None:
     after = contents(tmp_path)
     assert (after["bootstrap/key.pem"] == before["bootstrap/key.pem"]) == (missing != "bootstrap/key.pem")
     chain, key = after["bootstrap/certificate.pem"], after["bootstrap/key.pem"]
-    assert authority.is_current(chain, key, "0012", VENDOR.certificate, authority.now())
+    assert certificates.is_current(chain, key, "0012", VENDOR.certificate, certificates.now())
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(

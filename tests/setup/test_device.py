@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
-from cloud.rotation import orders
+from cloud.common import aws_session
+from cloud.common.aws_session import Endpoint
+from cloud.rotation import operator_rules
 from cloud.rotation.devices import ConflictError
-from cloud.rotation.orders import OrderError
+from cloud.rotation.operator_rules import OrderError
 from cloud.rotation.record import State
-from cloud.setup import keeper, preflight, session
+from cloud.setup import authorities, preflight
 from cloud.setup.__main__ import main
-from cloud.setup.custody import InSsm
-from cloud.setup.session import Endpoint
+from cloud.setup.ca_key import InSsm
+from cloud.setup.ssm_parameters import Names, Parameters
 from tests.cloud.conftest import aws_environment, bench
 from tests.fleet import conftest as of_fleet
 from tests.fleet.conftest import Fleet, fleet
@@ -36,11 +38,11 @@ def setup(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     """Give a factory floor: a stack with its CAs, and setup's command line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(preflight, "check", lambda *_, **__: None)
-    monkeypatch.setattr(session.Cloud, "endpoint", lambda _self: Endpoint("example.test", 8883, "trust\n"))
+    monkeypatch.setattr(aws_session.Cloud, "endpoint", lambda _self: Endpoint("example.test", 8883, "trust\n"))
     monkeypatch.setitem(of_fleet.OUTPUTS, "TopicPrefix", "cert-rotation")
-    parameters = keeper.Parameters(boto3.client("ssm"))
-    keeper.vendor_ca(parameters, "iot-agent", keeper.VendorKeys(tmp_path / "state"))
-    keeper.manufacturer_ca(parameters, "iot-agent", InSsm(parameters, keeper.Names("iot-agent")))
+    parameters = Parameters(boto3.client("ssm"))
+    authorities.vendor_ca(parameters, "iot-agent", authorities.VendorKeys(tmp_path / "state"))
+    authorities.manufacturer_ca(parameters, "iot-agent", InSsm(parameters, Names("iot-agent")))
 
     def run(line: str) -> Said:
         fleet.capsys.readouterr()
@@ -54,14 +56,14 @@ def setup(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
 @pytest.fixture
 def revoked(monkeypatch: pytest.MonkeyPatch) -> str:
     """Return a serial that may not be allowed."""
-    honest = orders.allow
+    honest = operator_rules.allow
 
     def allow(device: Device | None, serial: str, now: int, by: str | None = None) -> Save | Keep:
         if serial == "SN-8":
             raise OrderError("it is revoked: readmit it instead")
         return honest(device, serial, now, by)
 
-    monkeypatch.setattr(orders, "allow", allow)
+    monkeypatch.setattr(operator_rules, "allow", allow)
     return "SN-8"
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloud.setup import preflight, session
+from cloud.common import aws_session
+from cloud.common.errors import SetupError
+from cloud.setup import preflight
 from cloud.setup.__main__ import main
-from cloud.setup.errors import SetupError
 from cloud.setup.stack import Stack
 from tests.cloud.conftest import aws_environment, bench
 from tests.cloud.template import STACK
@@ -36,7 +37,7 @@ def deployed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
 
 
 def check(prefix: str | None) -> None:
-    here = session.connect(None, None)
+    here = aws_session.connect(None, None)
     preflight.check_topic_prefix(here, Stack(here, "iot-agent"), prefix)
 
 
@@ -76,7 +77,7 @@ def rule(fleet: Fleet, name: str, topic_filter: str, *, disabled: bool = False) 
 
 
 def is_free(prefix: str | None) -> str | None:
-    here = session.connect(None, None)
+    here = aws_session.connect(None, None)
     return preflight.check_topic_is_free(here, Stack(here, "iot-agent"), prefix)
 
 
@@ -136,6 +137,6 @@ def test_deploy_looks_at_the_lifetime_before_it_asks_anybody(
     def nobody(*_: object) -> None:
         raise AssertionError("AWS was asked")
 
-    monkeypatch.setattr(session, "connect", nobody)
+    monkeypatch.setattr(aws_session, "connect", nobody)
     assert main(["deploy", "--lifetime", "90s"]) == 1
     assert "give --lifetime 2h or more" in capsys.readouterr().err

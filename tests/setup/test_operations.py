@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from cloud.rotation import csr
 from cloud.rotation.issuer import Issuer, SsmKey
-from cloud.setup import keeper
-from cloud.setup.custody import InSsm
-from cloud.setup.keeper import Names, Parameters
+from cloud.setup import authorities
+from cloud.setup.ca_key import InSsm
+from cloud.setup.ssm_parameters import Names, Parameters
 from tests.cloud import pki
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ def test_the_other_ca_that_the_document_makes_is_taken_and_issues(ssm: SSMClient
     assert command
     subprocess.run(shlex.split(command[1].replace("\\\n", " ")), cwd=tmp_path, check=True, capture_output=True)
     parameters = Parameters(ssm)
-    old, _ = keeper.manufacturer_ca(parameters, "stack", InSsm(parameters, NAMES))
+    old, _ = authorities.manufacturer_ca(parameters, "stack", InSsm(parameters, NAMES))
     key, ca = (tmp_path / "new-ca-key.pem").read_text(), (tmp_path / "new-ca.pem").read_text()
     ssm.put_parameter(Name=NAMES.manufacturer_key, Value=key, Type="SecureString", Overwrite=True)
     ssm.put_parameter(Name=NAMES.manufacturer_certificate, Value=ca, Type="String", Overwrite=True)
 
-    assert keeper.manufacturer_ca(parameters, "stack", InSsm(parameters, NAMES)) == (ca, False)
+    assert authorities.manufacturer_ca(parameters, "stack", InSsm(parameters, NAMES)) == (ca, False)
     assert pki.load(ca).subject != pki.load(old).subject
 
     issuer = Issuer(ca, SsmKey(ssm, NAMES.manufacturer_key), timedelta(days=90))

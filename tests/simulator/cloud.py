@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from cloud.fleet import acts
+from cloud.common import operations
 from cloud.rotation.agenda import next_look
 from cloud.rotation.devices import ConflictError
-from cloud.rotation.handler import FrontDesk
+from cloud.rotation.handler import RequestHandler
 from cloud.rotation.issuer import Issuer
 from cloud.rotation.record import Device, Entry, State
 from cloud.rotation.registry import Attached, Registered
@@ -85,9 +85,9 @@ class Register:
             return None
         return Registered(certificate_id, f"arn:{certificate_id}", found.status, found.pem, found.ca)
 
-    settled = describe
+    wait_until_provisioned = describe
 
-    def establish(self, pem: str, _ca: str, certificate_id: str, _thing: str, policies: tuple[str, ...]) -> None:
+    def register_active(self, pem: str, _ca: str, certificate_id: str, _thing: str, policies: tuple[str, ...]) -> None:
         entry = self.entries.setdefault(certificate_id, Listed(pem, "ACTIVE", MANUFACTURER_CA, muted=self.mute_new))
         entry.policies |= set(policies)
 
@@ -133,7 +133,7 @@ class SimulatedCloud:
             manufacturer_ca_id=MANUFACTURER_CA,
             stack="simulated",
         )
-        self.desk = FrontDesk(world, "cert-rotation")
+        self.desk = RequestHandler(world, "cert-rotation")
 
     def key(self) -> ec.EllipticCurvePrivateKey:
         """Be the issuer's source of its key."""
@@ -144,12 +144,12 @@ class SimulatedCloud:
 
     def readmit(self, serial: str, duration_s: float) -> None:
         """Do what the operator's command does."""
-        office = acts.Office(self.table, self.register, lambda: int(self.now() * 1000))  # type: ignore[arg-type]  # in memory
-        acts.readmit(office, serial, int(duration_s * 1000))
+        office = operations.OperatorContext(self.table, self.register, lambda: int(self.now() * 1000))  # type: ignore[arg-type]  # in memory
+        operations.readmit(office, serial, int(duration_s * 1000))
 
     def revoke(self, serial: str) -> None:
         """Do what the operator's command does."""
-        acts.revoke(acts.Office(self.table, self.register, lambda: int(self.now() * 1000)), serial)  # type: ignore[arg-type]  # in memory
+        operations.revoke(operations.OperatorContext(self.table, self.register, lambda: int(self.now() * 1000)), serial)  # type: ignore[arg-type]  # in memory
 
     def sweep(self) -> None:
         """Do what the schedule does."""

@@ -21,8 +21,8 @@ OLD_CODE = """
 import json, sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from iot_agent.storage.identities import IdentityDirectories
-from iot_agent.storage.record_store import RecordStore
+from iot_agent.identities import IdentityDirectories
+from iot_agent.store import RecordStore
 state = Path(sys.argv[1])
 store = RecordStore(state, IdentityDirectories(state), "SN-0001")
 record = store.load()

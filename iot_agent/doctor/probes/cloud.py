@@ -8,7 +8,7 @@ from iot_agent.core.codec import Request
 from iot_agent.core.record import Kind, Outcome, Record
 from iot_agent.core.settings import Settings
 from iot_agent.host.subprocesses import Worker
-from iot_agent.storage.identity_lock import IN_TURN
+from iot_agent.storage.identity_lock import HELD_BY_PARENT
 
 LIMIT = 60.0  # seconds; s2n takes up to 30 to report a server that it does not trust
 
@@ -16,7 +16,7 @@ LIMIT = 60.0  # seconds; s2n takes up to 30 to report a server that it does not 
 def check_in(settings: Settings, record: Record, now: float, *, trusted: bool) -> Outcome:
     """Check in; the caller holds the turn."""
     bounded = replace(settings, step_limit=min(settings.step_limit, LIMIT), log_level="error")
-    worker = Worker(Request(Kind.CHECK_IN, record, now, trusted, bounded), IN_TURN)
+    worker = Worker(Request(Kind.CHECK_IN, record, now, trusted, bounded), HELD_BY_PARENT)
     deadline = time.monotonic() + LIMIT
     while (outcome := worker.poll()) is None:
         select.select([worker.fileno()], [], [], max(0.0, min(worker.seconds_left, deadline - time.monotonic())))

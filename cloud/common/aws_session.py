@@ -1,0 +1,104 @@
+"""The cloud that a command talks to, AWS or a local one, and whether it can be talked to at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import boto3
+import botocore
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
+
+from cloud.common import certificates
+from cloud.common.errors import SetupError
+from cloud.common.local_endpoint import Description, read
+
+# Whatever key types the endpoint's certificate has; Amazon asks to trust both and to pin neither.
+AMAZON_ROOTS = ("Amazon Root CA 1", "Amazon Root CA 3")
+MQTT_PORT = 8883
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """Where devices connect, and the certificates (PEM) by which they know it."""
+
+    host: str
+    port: int
+    trust: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Cloud:
+    """An AWS session, and the local cloud it is a session with, if it is one."""
+
+    session: boto3.Session
+    account: str
+    local: Description | None
+    # Control-plane limits are low (10 a second for certificates): be patient rather than fail half-way.
+    config: Config = dataclasses.field(default_factory=lambda: Config(retries={"mode": "adaptive", "max_attempts": 10}))
+
+    @property
+    def region(self) -> str:
+        """The AWS region."""
+        return self.session.region_name
+
+    @property
+    def place(self) -> str:
+        """The cloud's name for a human reader."""
+        return f"the local cloud at {self.local.endpoint_url}" if self.local else f"AWS {self.account} {self.region}"
+
+    def endpoint(self) -> Endpoint:
+        """Ask where devices connect. Raises SetupError when this machine's trust store lacks Amazon's roots."""
+        if self.local:
+            trust = Path(self.local.mqtt_ca).read_text(encoding="ascii")
+            return Endpoint(self.local.mqtt_host, self.local.mqtt_port, trust)
+        iot = self.session.client("iot", config=self.config)
+        host = iot.describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
+        store = Path(botocore.__file__).with_name("cacert.pem")
+        try:
+            return Endpoint(host, MQTT_PORT, certificates.select(store.read_text(encoding="utf-8"), AMAZON_ROOTS))
+        except (OSError, LookupError) as error:
+            raise SetupError(
+                f"cannot take Amazon's root certificates from {store}: {error}",
+                "download AmazonRootCA1.pem and AmazonRootCA3.pem from Amazon Trust Services",
+            ) from error
+
+
+def connect(region: str | None, local_directory: Path | None) -> Cloud:
+    """Check that there is a region, that there are credentials and that the cloud answers. Raises SetupError."""
+    local = _local(local_directory) if local_directory else None
+    if local:
+        environment = local.environment(os.environ)
+        os.environ.clear()  # for boto3 here and for sam, which is started from here
+        os.environ.update(environment)
+    elif region:
+        os.environ.update(AWS_REGION=region, AWS_DEFAULT_REGION=region)
+    try:
+        session = boto3.Session(region_name=None if local else region)
+        if not session.region_name:
+            raise SetupError("no AWS region is configured", "give --region, or set AWS_DEFAULT_REGION")
+        account = session.client("sts").get_caller_identity()["Account"]
+    except (NoCredentialsError, ProfileNotFound) as error:
+        raise SetupError(
+            f"no usable AWS credentials: {error}",
+            "log in (`aws configure`, `aws sso login`) or set AWS_PROFILE; to try it without AWS: --local DIR",
+        ) from error
+    except ClientError as error:
+        raise SetupError(
+            f"AWS refuses the credentials: {error}", "log in again, or choose another AWS_PROFILE"
+        ) from error
+    except BotoCoreError as error:
+        raise SetupError(f"cannot reach AWS: {error}", "check the network, the proxy settings and --region") from error
+    return Cloud(session, account, local)
+
+
+def _local(directory: Path) -> Description:
+    try:
+        return read(directory)
+    except FileNotFoundError as error:
+        raise SetupError(
+            f"no local cloud is running in {directory}",
+            f"start it: build/env/local/bin/python -m cloud.local up --dir {directory}",
+        ) from error

@@ -1,0 +1,89 @@
+"""The commands that only look: list, show, forecast."""
+# ruff: noqa: T201 - a command line program prints
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Final
+
+from cloud.common.errors import SetupError
+from cloud.fleet import forecast as forecasts
+from cloud.fleet import formatting, html_report, listing
+from cloud.fleet.connect import reach
+from cloud.fleet.examine import examine
+
+if TYPE_CHECKING:
+    import argparse
+
+PAGE: Final = 500
+"""Lines that share the width of their columns: a long list comes as it is read, and takes no memory."""
+
+
+def list_devices(options: argparse.Namespace) -> int:
+    """Print one line for each device that is wanted, as they come."""
+    wanted = listing.Wanted(
+        frozenset(options.state),
+        options.prefix,
+        options.expiring_within,
+        options.not_seen_for,
+        options.overdue,
+        options.issuer,
+    )
+    here = reach(options)
+    office, now = here.office, here.office.clock()
+    found = (device for device in office.devices.scan() if wanted.matches(device, now))
+    lines: list[tuple[str, ...]] = [listing.HEADING]
+    count = 0
+    for device in found:
+        if count == options.limit:
+            break
+        count += 1
+        if options.json:
+            print(json.dumps(listing.as_json(device, now)))
+            continue
+        lines.append(listing.row(device, now))
+        if len(lines) == PAGE:
+            _print(lines)
+    if not options.json:
+        _print(lines)
+        print(f"{count} device{'' if count == 1 else 's'}", file=sys.stderr)
+    if options.issuer and not count:
+        print(f"what there is was issued by {listing.issuers(office.devices.scan())}", file=sys.stderr)
+    return 0
+
+
+def _print(lines: list[tuple[str, ...]]) -> None:
+    for line in formatting.columns(lines):
+        print(line)
+    lines.clear()
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print all that is known of one device; 1 if record and registry do not agree."""
+    here = reach(options)
+    report = examine(here, options.serial)
+    if report is None:
+        raise SetupError(
+            f"{options.serial} is not known here", f"let it come aboard with: iot-fleet allow {options.serial}"
+        )
+    now = here.office.clock()
+    if options.json:
+        print(json.dumps(report.as_json(now), indent=2))
+    else:
+        print("\n".join(report.lines(now)))
+    return 1 if report.findings else 0
+
+
+def forecast(options: argparse.Namespace) -> int:
+    """Print the forecast, and write it as a page."""
+    office = reach(options).office
+    made = forecasts.make(office.devices.scan(), office.clock())
+    if options.html:
+        options.html.write_text(html_report.render(made, f"Fleet of {options.stack}"), encoding="utf-8")
+        print(f"written: {options.html}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(made.as_json(), indent=2))
+    elif not options.html:
+        print("\n".join(forecasts.lines(made)))
+    return 0

@@ -1,0 +1,152 @@
+"""The commands that change something: allow, rotate, readmit, revoke. One device that fails keeps no other from it."""
+# ruff: noqa: T201 - a command line program prints
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cloud.common import operations, serial_list
+from cloud.common.arguments import SERIAL
+from cloud.common.errors import SetupError
+from cloud.common.progress import shown
+from cloud.fleet import formatting, listing, rollout
+from cloud.fleet.connect import reach
+from cloud.rotation.devices import ConflictError
+from cloud.rotation.lifecycle import Save
+from cloud.rotation.operator_rules import OrderError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from cloud.common.operations import OperatorContext
+    from cloud.rotation.lifecycle import Keep
+
+FEW: Final = 20
+"""Devices that are named in a question, and done without a progress bar."""
+
+
+def allow(options: argparse.Namespace) -> int:
+    """Allow serials."""
+    office = reach(options).office
+    return _each(options, _serials(options), partial(operations.allow, office))
+
+
+def readmit(options: argparse.Namespace) -> int:
+    """Readmit devices."""
+    office = reach(options).office
+    return _each(options, _serials(options), lambda serial: operations.readmit(office, serial, options.duration))
+
+
+def revoke(options: argparse.Namespace) -> int:
+    """Ask, and revoke devices."""
+    serials = _serials(options)
+    office = reach(options).office
+    named = ", ".join(serials[:FEW]) + (f" and {len(serials) - FEW} more" if len(serials) > FEW else "")
+    if not (options.yes or options.dry_run or _confirmed(f"Take {named} out of service, at once?")):
+        raise SetupError("nothing was done")
+    return _each(options, serials, partial(operations.revoke, office))
+
+
+def rotate(options: argparse.Namespace) -> int:
+    """Advise devices to renew, each in its own window."""
+    chosen = [bool(options.serials or options.file), bool(options.issuer), options.all]
+    if sum(chosen) != 1:
+        raise SetupError("say which devices", "give serials, or --from FILE, or --issuer NAME, or --all")
+    office = reach(options).office
+    now = office.clock()
+    serials = _serials(options) if chosen[0] else list(_with_certificate(office, options.issuer))
+    if options.issuer and not serials:
+        raise SetupError(
+            f'no device has a certificate of a CA named "{options.issuer}"',
+            f"give the name as it is; what there is was issued by {listing.issuers(office.devices.scan())}",
+        )
+    rate = rollout.rate(len(serials), options.over)
+    if rate > rollout.MOST_PER_SECOND:
+        raise SetupError(
+            f"{len(serials)} devices over {formatting.span(options.over)} are {rate:.0f} renewals a second, "
+            f"and more than {rollout.MOST_PER_SECOND:.0f} would meet the limits of AWS IoT",
+            f"spread them: --over {rollout.hours_needed(len(serials))}h",
+        )
+    start = options.start or now
+
+    def advise(serial: str) -> Save | Keep:
+        return operations.advise(office, serial, rollout.window(serial, start, options.over, options.reason, now))
+
+    if len(serials) > FEW:
+        _say(f"{len(serials)} devices over {formatting.span(options.over)}: {rate * 3600:.1f} renewals an hour")
+    return _each(options, serials, advise)
+
+
+def _each(options: argparse.Namespace, serials: list[str], act: Callable[[str], Save | Keep]) -> int:
+    """Do something for each serial; one that fails does not keep the others from it."""
+    failed = 0
+    for serial in shown(serials, "devices") if len(serials) > FEW else serials:
+        outcome: dict[str, Any] = {"serial": serial, "done": False, "dry_run": options.dry_run}
+        try:
+            decision = act(serial)
+        except (OrderError, ConflictError, ClientError, BotoCoreError) as error:
+            failed += 1
+            outcome["error"] = str(error)
+            if not options.json:
+                print(f"iot-fleet: {serial}: {error}", file=sys.stderr)
+        else:
+            outcome |= _told(decision, dry_run=options.dry_run)
+            if not options.json:
+                print(f"{serial}  {'would be ' if options.dry_run and outcome['event'] else ''}{_sentence(outcome)}")
+        if options.json:
+            print(json.dumps(outcome))
+    if failed:
+        _say(f"{failed} of {len(serials)} failed")
+    return 1 if failed else 0
+
+
+def _told(decision: Save | Keep, *, dry_run: bool) -> dict[str, Any]:
+    if isinstance(decision, Save) and decision.entry:
+        return {"done": not dry_run, "event": decision.entry.event, "detail": decision.entry.detail}
+    return {"event": None, "detail": getattr(decision, "reason", "")}
+
+
+def _sentence(outcome: dict[str, Any]) -> str:
+    return f"{outcome['event']}: {outcome['detail']}" if outcome["event"] else str(outcome["detail"])
+
+
+def _serials(options: argparse.Namespace) -> list[str]:
+    """Return the serials of the command line, or of a list, all of which must be right."""
+    if options.file is None:
+        if not options.serials:
+            raise SetupError("say which devices", "give serials, or --from FILE")
+        return list(dict.fromkeys(options.serials))
+    if options.serials:
+        raise SetupError("give serials or --from FILE, not both")
+    try:
+        written = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"cannot read {options.file}: {error}", "give a text file with one serial a line") from error
+    found, faults = serial_list.read(written.splitlines(), SERIAL)
+    if faults:
+        wrong = "\n".join(f"  {fault}" for fault in faults)
+        raise SetupError(f"nothing was done: {len(faults)} lines are wrong:\n{wrong}", "mend them, run again")
+    return [row.serial for row in found]
+
+
+def _with_certificate(office: OperatorContext, issuer: str | None) -> Iterator[str]:
+    wanted, now = listing.Wanted(issuer=issuer), office.clock()
+    return (device.serial for device in office.devices.scan() if device.active and wanted.matches(device, now))
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
+
+
+def _say(line: str) -> None:
+    print(f"iot-fleet: {line}", file=sys.stderr)

@@ -1,0 +1,116 @@
+"""The daemon's children, as real processes: launched whole or not at all, and asking the cloud only when they may."""
+
+import select
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from iot_agent.core.codec import Request
+from iot_agent.core.errors import Fatal
+from iot_agent.core.record import Failed, Kind, Outcome, Record
+from iot_agent.host import subprocesses
+from iot_agent.host.subprocesses import BadConfiguration, Worker, read_configuration
+from iot_agent.keys.keyring import KeyRing
+from tests.device.faulty_device import SERIAL, FaultyDevice
+from tests.device.test_control_socket import no_descriptors
+
+OUT_OF_DESCRIPTORS = """
+import os, resource, sys, time
+from pathlib import Path
+from iot_agent.config import agent_yaml
+from iot_agent.host.subprocesses import Worker
+from iot_agent.core.codec import Request
+from iot_agent.core.record import Kind, Record
+
+request = Request(Kind.CHECK_IN, Record("SN-0001"), time.time(), True, agent_yaml.read(Path(sys.argv[1])))
+def open_ones():
+    return len(os.listdir("/proc/self/fd"))
+before, refused = open_ones(), 0
+for spare in range(12):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before + spare, 1024))
+    try:
+        worker = Worker(request)
+    except OSError:
+        refused += 1
+    else:
+        worker.kill()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+    assert open_ones() == before, spare
+print(refused)
+"""
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> FaultyDevice:
+    return FaultyDevice(tmp_path)
+
+
+def outcome(worker: Worker) -> Outcome:
+    while (told := worker.poll()) is None:
+        select.select([worker.fileno()], [], [], max(0.0, worker.seconds_left))
+    return told
+
+
+def test_a_worker_that_cannot_be_launched_leaves_no_descriptor_behind(patient: FaultyDevice) -> None:
+    command = [sys.executable, "-c", OUT_OF_DESCRIPTORS, str(patient.directory / "agent.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 2 < int(done.stdout) < 12
+
+
+def test_a_configuration_that_no_process_can_read_now_is_told_to_be_passing(patient: FaultyDevice) -> None:
+    read_configuration(patient.directory / "agent.yaml")
+    with no_descriptors(), pytest.raises(BadConfiguration, match="no process can be started to read it") as told:
+        read_configuration(patient.directory / "agent.yaml")
+    assert told.value.passing
+
+
+def test_what_is_wrong_with_a_file_is_not_passing_and_names_it(patient: FaultyDevice) -> None:
+    (patient.directory / "endpoint-ca.pem").unlink()
+    with pytest.raises(BadConfiguration, match=r"endpoint\.ca_file: is not there") as told:
+        read_configuration(patient.directory / "agent.yaml")
+    assert (told.value.passing, told.value.files) == (False, (patient.directory / "endpoint-ca.pem",))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(0, "ended with status 0"), (-9, "SIGKILL"), (-40, "by signal 40"), (None, "hung")]
+)
+def test_every_end_can_be_told(code: int | None, said: str) -> None:
+    assert said in subprocesses.how_it_ended(code)
+
+
+def test_a_worker_whose_request_nobody_reads_is_ended_without_a_fault(
+    patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    request = Request(Kind.CHECK_IN, Record("x" * 2**20), 0.0, True, patient.settings())  # noqa: FBT003 - a dataclass
+    told = outcome(Worker(request))
+    assert isinstance(told, Failed)
+    assert told.code == "worker-crashed"
+
+
+def test_a_ca_file_that_is_spoilt_under_way_keeps_the_worker_from_asking(patient: FaultyDevice) -> None:
+    """Not even a connection is made: each issued certificate would be refused and its key dropped."""
+    (patient.directory / "manufacturer-ca.pem").write_text("")
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        patient.configure(broker.getsockname()[1])
+        settings = replace(patient.settings(), step_limit=30.0)
+        told = outcome(Worker(Request(Kind.REQUEST, patient.record, patient.now, True, settings)))  # noqa: FBT003 - the same
+        broker.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            broker.accept()
+    assert isinstance(told, Failed)
+    assert told.code == "unfit-certificate"
+    assert "no certificate is accepted without the manufacturer's CA" in told.message
+
+
+def test_a_key_for_a_token_that_nothing_names_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    ring = KeyRing(tmp_path / "state", "pkcs11", None, lambda _: pytest.fail("there is none"))
+    with pytest.raises(Fatal, match=r"keys\.backend is pkcs11, and keys\.token names no token") as told:
+        ring.generate(f"iot-agent-{SERIAL}", "ec-p256")
+    assert told.value.code == "key-store"
