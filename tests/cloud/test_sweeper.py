@@ -148,7 +148,7 @@ def readmitted_and_issued(bench: Bench) -> tuple[str, str]:
     """Have a device, readmitted, ask over its vendor certificate; give the ids of its active and pending ones."""
     first = onboarded(bench)
     vendor = str(bench.device().vendor_certificate_id)
-    acts.readmit(bench.office(), "SN-1", DAY_MS)
+    operations.readmit(bench.office(), "SN-1", DAY_MS)
     bench.vendor_again(vendor)
     return first, str(bench.create(vendor, 2)["cert_id"])
 

@@ -26,7 +26,6 @@ from tests.explorer.world import (
     NEVER,
     SERIAL,
     STRANGER,
-    Entry,
     Listed,
     World,
 )

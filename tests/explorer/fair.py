@@ -3,7 +3,8 @@
 Whoever can act does: runs in the cloud in the order in which they came, then the device. When nobody can, time passes
 up to the next thing that is due. What was held back is let go at its deadline at the latest; the sweeper runs when a
 look is due; an operator allows a device that is not on the list, and readmits one that an excuse keeps out. At rest the
-device is started anew and one more rotation is ordered, so that what a fault has left cannot hide until the next renewal.
+device is started anew and one more rotation is ordered, so that what a fault has left cannot hide until the next
+renewal.
 """
 
 from __future__ import annotations
@@ -233,6 +234,7 @@ def _settled(world: World, step: Step) -> bool:
         step.kind is Kind.WAIT
         and record.state is State.ACKED
         and record.failure is record.cleanup is None
+        and world.cycle.trouble is None
         and lifecycle.renewal_due(record) - world.now > 2 * DAY
         and world.clock_error == 0
         and not world.runs

@@ -108,7 +108,8 @@ def at_the_end(world: World) -> None:
     record = world.cycle.record
     assert record.active is not None
     # What has a key and a certificate but no readable facts is not known to the device, and is never removed.
-    left = {label for label, entry in world.disk.entries.items() if entry.bad != "facts"} - {BOOTSTRAP, record.active.label}
+    known = {BOOTSTRAP, record.active.label}
+    left = {label for label, entry in world.disk.entries.items() if entry.bad != "facts"} - known
     if left:
         raise Violation(f"left over on the device: {left}")
     if record.unconfirmed or record.pending or record.to_delete or world.disk.current != record.active.label:

@@ -147,7 +147,10 @@ class Search:
 
 
 def walk(start: World, chance: random.Random, faults: int) -> Path:
-    """Make so many choices at random points, a whole life being one, then end fairly; gives the path. Raises `Found`."""
+    """Make so many choices at random points, then end fairly; gives the path, or raises `Found`.
+
+    A life that ends on the way counts as a choice: the world goes on from there.
+    """
     world, steps = start.copy(), 0
     path: Path = ()
     try:
