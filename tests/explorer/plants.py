@@ -226,11 +226,6 @@ def forgets_half_done_retirements(patch: Patch) -> None:
     patch.setattr(steps, "finish", finish)
 
 
-def does_not_look_again_after_registering(patch: Patch) -> None:
-    """Take what was just registered for good, though another run may have given it up meanwhile."""
-    patch.setattr(Device, "holds", lambda _self, _certificate_id: True)
-
-
 def says_yes_to_what_it_could_not_write(patch: Patch) -> None:
     """Acknowledge although somebody else wrote the record meanwhile."""
     honest = steps.acknowledge.__wrapped__  # type: ignore[attr-defined]  # without its further attempts
@@ -303,6 +298,7 @@ PLANTS: tuple[tuple[Callable[[Patch], None], str], ...] = (
     (waits_by_the_wall_clock, "in-service"),
     (forgets_its_failures_with_a_new_key, "in-service"),
     (leaves_old_keys, "in-service"),
+    (forgets_an_order_during_a_check_in, "in-service"),
     (ends_a_wait_with_a_local_success, "in-service"),
     (keeps_a_key_that_cannot_be_used, "known"),
     (takes_the_bootstrap_identity_for_its_own, "in-service"),
