@@ -197,4 +197,4 @@ def test_the_schedule_sends_what_the_function_takes_for_a_sweep() -> None:
 
 def test_the_sweeper_knows_how_late_a_message_may_come() -> None:
     invoked = RESOURCES["RotationFunction"]["Properties"]["EventInvokeConfig"]
-    assert agenda.LATE_MS == invoked["MaximumEventAgeInSeconds"] * 1000
+    assert invoked["MaximumEventAgeInSeconds"] * 1000 == agenda.LATE_MS
