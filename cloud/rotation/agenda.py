@@ -5,7 +5,8 @@
   order lets register again.
 - A certificate that nobody has proven within a day (or half of its life, if that is less) is abandoned: it is retired,
   and the device asks again with its present one. It is kept as long as it may be the only one that still works: until
-  it expires, if the present one is about to, or if a device that was readmitted asked for it.
+  it expires, if the present one is about to, or if a device that was readmitted asked for it and has not been heard
+  over its present one since.
 - A readmission that was not used in its time ends.
 - A device in the last sixth of its certificate's life should have renewed long ago: it is counted about once a day,
   and once more when the certificate has expired.
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 DAY_MS: Final = 24 * 3600 * 1000
 
+LATE_MS: Final = 3600 * 1000
+"""How late a message may come: `MaximumEventAgeInSeconds` in template.yaml."""
+
 
 def next_look(device: Device, now: int) -> int | None:
     """Return when the sweeper is to look at the record; None: not before it is written again.
@@ -38,7 +42,8 @@ def next_look(device: Device, now: int) -> int | None:
     moments += [returning.since + SETTLE_MS for returning in device.returning]
     if device.pending:
         abandoned = abandoned_at(device.pending)
-        moments.append(abandoned if abandoned > now else device.pending.not_after)
+        waited_for = abandoned > now or _dispensable(device, device.pending, now)
+        moments.append(abandoned if waited_for else device.pending.not_after)
     if device.readmit_until is not None:
         moments.append(device.readmit_until)
     if device.active:
@@ -92,8 +97,13 @@ def late(device: Device, now: int) -> Literal["Expiring", "Expired"] | None:
 def _dispensable(device: Device, pending: Certificate, now: int) -> bool:
     """Whether a device without its pending certificate still has one to ask with, and a day to do so."""
     present = device.present_not_after
-    asks_again = present is not None and now + DAY_MS < present and not pending.recovering
-    return now >= pending.not_after or asks_again
+    asks_again = present is not None and now + DAY_MS < present
+    return now >= pending.not_after or (asks_again and (not pending.recovering or _heard_since(device, pending)))
+
+
+def _heard_since(device: Device, pending: Certificate) -> bool:
+    """Whether a message came over the present certificate that was surely sent after the pending one was issued."""
+    return device.last_seen is not None and device.last_seen - pending.issued_at > LATE_MS
 
 
 def _abandoned(device: Device, pending: Certificate, now: int) -> Save:

@@ -448,12 +448,16 @@ def _next_check_in(context: ApplyContext) -> int:
 
 
 def _schedule_advice(record: Record, heard: CheckedIn, context: ApplyContext) -> Advised | None:
-    """Draw one instant from advice, once: heard again it keeps its instant; withdrawn it is forgotten (rule 7)."""
+    """Draw one instant from advice, once: heard again it keeps its instant; withdrawn it is forgotten (rule 7).
+
+    An instant that no right clock can have led to, later than both the window and the minimum interval, is drawn anew.
+    """
     if heard.advice is None:
         return None
     start, end = heard.advice.start // 1000, heard.advice.end // 1000
-    if record.advised is not None and (record.advised.start, record.advised.end) == (start, end):
-        return record.advised
+    before, latest = record.advised, max(end, int(context.now + context.policy.minimum_interval))
+    if before is not None and (before.start, before.end) == (start, end) and before.at <= latest:
+        return before
     drawn = int(start + context.jitter * (end - start))
     earliest = int(record.renewed_at + context.policy.minimum_interval) if record.renewed_at <= context.now else 0
     return Advised(start, end, max(drawn, earliest))

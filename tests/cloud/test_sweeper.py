@@ -144,6 +144,36 @@ def test_bug_planted_a_sweeper_that_takes_the_only_one(bench: Bench, monkeypatch
         test_a_pending_certificate_that_may_be_the_only_one_to_work_is_kept(bench)
 
 
+def readmitted_and_issued(bench: Bench) -> tuple[str, str]:
+    """Have a device, readmitted, ask over its vendor certificate; give the ids of its active and pending ones."""
+    first = onboarded(bench)
+    vendor = str(bench.device().vendor_certificate_id)
+    operations.readmit(bench.office(), "SN-1", DAY_MS)
+    bench.vendor_again(vendor)
+    return first, str(bench.create(vendor, 2)["cert_id"])
+
+
+def test_a_certificate_of_a_readmitted_device_is_abandoned_once_it_is_heard_over_its_present_one(bench: Bench) -> None:
+    first, pending = readmitted_and_issued(bench)
+    bench.now += 3 * DAY_MS
+    bench.sweep()
+    assert bench.status(pending) == "ACTIVE", "it may be all that the device has"
+    bench.ask("check-in", "SN-1", first, {"request_id": "r-1", "report": {}})
+    bench.now += 2 * SETTLE_MS
+    bench.sweep()
+    assert bench.device().pending is None
+    assert bench.issued() == {first: "ACTIVE"}
+
+
+def test_a_message_that_may_have_been_sent_before_says_nothing_of_what_the_device_has(bench: Bench) -> None:
+    first, pending = readmitted_and_issued(bench)
+    bench.now += agenda.LATE_MS
+    bench.ask("check-in", "SN-1", first, {"request_id": "r-1", "report": {}})
+    bench.now += 3 * DAY_MS
+    bench.sweep()
+    assert bench.status(pending) == "ACTIVE"
+
+
 def test_a_device_that_does_not_renew_is_counted_once_a_day_and_once_when_expired(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:

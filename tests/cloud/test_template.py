@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloud.rotation import devices
+from cloud.rotation import agenda, devices
 from cloud.rotation.lifecycle import SETTLE_MS
 from tests.cloud.template import RESOURCES, STACK, TEMPLATE, of_type
 
@@ -193,3 +193,8 @@ def test_the_schedule_sends_what_the_function_takes_for_a_sweep() -> None:
     assert json.loads(schedule["Target"]["Input"]) == {"event": "sweep"}
     assert schedule["State"] == "ENABLED"
     assert of_type("AWS::IoT::CACertificate")["ManufacturerCa"]["AutoRegistrationStatus"] == "DISABLE"
+
+
+def test_the_sweeper_knows_how_late_a_message_may_come() -> None:
+    invoked = RESOURCES["RotationFunction"]["Properties"]["EventInvokeConfig"]
+    assert invoked["MaximumEventAgeInSeconds"] * 1000 == agenda.LATE_MS

@@ -15,6 +15,7 @@ from iot_agent.core.codec import encode_record
 from iot_agent.core.errors import REMEDIES, UNUSABLE, Code
 from iot_agent.core.fallback import Bootstrap, turn
 from iot_agent.core.lifecycle import ApplyContext, apply, begin, decide
+from iot_agent.core.protocol import Advice
 from iot_agent.core.record import (
     Certificate,
     CheckedIn,
@@ -220,6 +221,19 @@ def test_the_pause_after_a_certificate_was_given_up_is_not_followed_by_a_shorter
     silent = Failed(Code.NO_REPLY, "m", "r", fatal=False)
     assert given_up.state is State.ACKED
     assert apply(given_up, Kind.CHECK_IN, silent, ApplyContext(NOW, policy, 0.5)).wait > given_up.wait
+
+
+def test_advice_that_was_heard_by_a_clock_ahead_is_followed_when_the_clock_is_right() -> None:
+    """The renewal and the first hearing happened while the clock was 40 days ahead."""
+    ahead = NOW + 40 * 86400
+    advice = Advice((NOW + 60) * 1000, (NOW + 3660) * 1000, "an exercise")
+    record = replace(ACKED, renewed_at=ahead - 60)
+    record = apply(record, Kind.CHECK_IN, CheckedIn(NOW, advice), ApplyContext(ahead, POLICY, 0.5))
+    assert lifecycle.renewal_due(record) > NOW + 3660
+    record = apply(record, Kind.CHECK_IN, CheckedIn(NOW + 10, advice), ApplyContext(NOW + 10, POLICY, 0.5))
+    assert lifecycle.renewal_due(record) <= NOW + 3660
+    again = apply(record, Kind.CHECK_IN, CheckedIn(NOW + 20, advice), ApplyContext(NOW + 20, POLICY, 0.9))
+    assert lifecycle.renewal_due(again) == lifecycle.renewal_due(record)
 
 
 @pytest.mark.parametrize("code", sorted(UNUSABLE))

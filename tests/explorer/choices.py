@@ -26,7 +26,6 @@ from tests.explorer.world import (
     NEVER,
     SERIAL,
     STRANGER,
-    Entry,
     Listed,
     World,
 )
@@ -37,7 +36,7 @@ Choice = tuple[str, Act]
 OFF = {"": 0.0, " for 10 min": 10 * MINUTE, " for 25 h": 25 * HOUR, " for 20 d": 20 * DAY, " for 100 d": 100 * DAY}
 SPELLS = {"1 h": HOUR, "9 h": 9 * HOUR, "3 d": 3 * DAY}
 CLOCKS = {"40 d ahead": 40 * DAY, "10 y ahead": 3650 * DAY, "1 d behind": -DAY, "10 y behind": -3650 * DAY}
-UNREADABLE = ("key", "certificate", "facts", "away")
+UNREADABLE = ("key", "certificate", "facts")
 FAR_KEY = "key-of-a-stranger"
 
 
@@ -101,6 +100,8 @@ def _cut(world: World, seconds: float, record: str = "") -> None:
         kept = disk.previous if record == "previous" else None
         world.disk = replace(disk, record=kept, previous=None)
         world.ordered = None  # the order was in the record that is lost
+        if any(entry.bad == "facts" and entry.until == NEVER for entry in disk.entries.values()):
+            world.excuses |= {"destroyed"}  # nothing tells any more that this identity is there
     holds = any(label != BOOTSTRAP and entry.certificate for label, entry in disk.entries.items())
     _disturb(world, seconds, helped="expired" if seconds >= LIFETIME and holds else None)
 
@@ -122,15 +123,15 @@ def _disk(world: World) -> Iterator[Choice]:
     for label, entry in world.disk.entries.items():
         if entry.key is None or entry.bad:
             continue
+        if label != BOOTSTRAP:
+            yield f"the key of {label} is gone", partial(_spoil, label=label, bad="gone", until=NEVER)
         for bad in UNREADABLE:
-            if (entry.certificate is None and bad in ("certificate", "facts")) or (label, bad) == (BOOTSTRAP, "facts"):
+            if (entry.certificate is None and bad != "key") or (label, bad) == (BOOTSTRAP, "facts"):
                 continue
-            yield (
-                f"{bad} of {label} unreadable for 9 h",
-                partial(_spoil, label=label, bad=bad, until=world.now + 9 * HOUR),
-            )
+            spoil = partial(_spoil, label=label, bad=bad)
+            yield f"{bad} of {label} unreadable for 9 h", partial(spoil, until=world.now + 9 * HOUR)
             if label != BOOTSTRAP:
-                yield f"{bad} of {label} unreadable for good", partial(_spoil, label=label, bad=bad, until=NEVER)
+                yield f"{bad} of {label} unreadable for good", partial(spoil, until=NEVER)
 
 
 def _fill(world: World) -> None:
@@ -141,14 +142,10 @@ def _fill(world: World) -> None:
 def _spoil(world: World, label: str, bad: str, until: float) -> None:
     entry = world.disk.entries[label]
     for_good = until == NEVER
-    world.put(label, _gone(entry) if for_good and bad == "away" else replace(entry, bad=bad, until=until))
-    if for_good and bad != "facts" and entry.certificate is not None:
+    world.put(label, replace(entry, key=None) if bad == "gone" else replace(entry, bad=bad, until=until))
+    if for_good and entry.certificate is not None:
         world.destroyed |= {paper.read(entry.certificate).certificate_id}
     _disturb(world, 0 if for_good else until - world.now)
-
-
-def _gone(entry: Entry) -> Entry:
-    return replace(entry, key=None)
 
 
 def _clock(world: World) -> Iterator[Choice]:

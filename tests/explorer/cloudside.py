@@ -56,15 +56,15 @@ class Table:
         if (found.version if found else -1) != device.version:
             raise ConflictError(device.serial)
         if device.serial == SERIAL:
-            self._judge(found, device)
+            self._judge(found, device, now)
         saved = replace(device, version=device.version + 1, look_at=next_look(device, now))
         world.table = {**world.table, device.serial: saved}
 
-    def _judge(self, before: Device | None, after: Device) -> None:
+    def _judge(self, before: Device | None, after: Device, now: int) -> None:
         had = before.active.certificate_id if before and before.active else None
         if after.active and after.active.certificate_id not in (had, *self.world.used):
             raise Violation("a certificate became active that no session was ever made with")
-        held = [one for one in (before.pending, before.active) if one] if before else []
+        held = [one for one in (before.pending, before.active) if one and one.fresh(now)] if before else []
         new = after.pending
         if new and any(new.public_key == one.public_key and new.certificate_id != one.certificate_id for one in held):
             raise Violation("a key that has a certificate is given another one")
@@ -189,10 +189,7 @@ class Issuer:
         return Certificate(facts.certificate_id, facts.key, pem, now, facts.not_after * 1000)
 
     def _sign(self, request: Wanted, serial: str) -> str:
-        principal = self.program[2]["principal"]
-        listed = self.world.registry.get(principal)
-        asking = paper.read(listed.pem) if listed else None
-        if serial == SERIAL and (asking is None or asking.key not in self.world.own_keys):
+        if serial == SERIAL and self.program[2]["principal"] not in self.world.used:
             raise Violation("a certificate is signed for a request that did not come from the device")
         if request.key not in self.world.own_keys:
             raise Violation("a certificate is signed for a key that is not the device's")
@@ -232,6 +229,7 @@ def register_just_in_time(world: World, certificate_id: str, pem: str) -> None:
 
 def order(world: World, name: str) -> Run:
     """Give the run of an operator's order."""
+    world.revoked = world.revoked and name != "readmit"
     world.let_in = world.let_in or name in ("allow", "readmit")
     return _begun(world, Run(("order", f"the order {name}", name), world.now, deadline=world.now + MINUTE, retries=2))
 

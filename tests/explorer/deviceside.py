@@ -42,7 +42,7 @@ class Keys:
 
     def _generate(self, label: str) -> None:
         world, entry = self.world, self._entry(label)
-        if entry.key is None or entry.bad == "away":
+        if entry.key is None:
             key = f"key-{world.count()}"
             world.own_keys |= {key}
             world.put(label, replace(entry, key=key, bad=""))
@@ -61,7 +61,7 @@ class Keys:
 
     def _ours(self) -> Iterator[str]:
         for label, entry in self.world.disk.entries.items():
-            if label != BOOTSTRAP and entry.key and entry.bad != "away":
+            if label != BOOTSTRAP and entry.key:
                 yield label
 
     def remove(self, label: str) -> None:
@@ -76,7 +76,7 @@ class Keys:
 
     def _key(self, label: str) -> str:
         entry = self._entry(label)
-        if entry.key is None or entry.bad == "away":
+        if entry.key is None:
             raise Fatal(Code.KEY_STORE, f"cannot read the key of {label}")
         if entry.bad == "key":
             raise paper.damaged(f"the key of {label}")

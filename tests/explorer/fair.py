@@ -2,8 +2,9 @@
 
 Whoever can act does: runs in the cloud in the order in which they came, then the device. When nobody can, time passes
 up to the next thing that is due. What was held back is let go at its deadline at the latest; the sweeper runs when a
-look is due; an operator allows a device that is not on the list, and readmits one that an excuse keeps out. At rest one
-more rotation is ordered, so that what a fault has left cannot hide until the next renewal.
+look is due; an operator allows a device that is not on the list, and readmits one that an excuse keeps out. At rest the
+device is started anew and one more rotation is ordered, so that what a fault has left cannot hide until the next
+renewal.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def go_on(world: World, live: int = 1) -> str | None:  # noqa: PLR0911 - one for
     step = cycle.decide()
     if cycle.is_due(step):
         return begin(world, step)
+    judge.at_waiting(world, step.kind)
     if _settled(world, step):
         return _rest(world)
     return _pass_time(world)
@@ -232,6 +234,7 @@ def _settled(world: World, step: Step) -> bool:
         step.kind is Kind.WAIT
         and record.state is State.ACKED
         and record.failure is record.cleanup is None
+        and world.cycle.trouble is None
         and lifecycle.renewal_due(record) - world.now > 2 * DAY
         and world.clock_error == 0
         and not world.runs
@@ -246,15 +249,17 @@ def _settled(world: World, step: Step) -> bool:
 
 
 def _rest(world: World) -> str | None:
-    """Have one more rotation, then end."""
+    """Start the device anew and have one more rotation, then end."""
     assert world.cycle is not None
     if world.lap:
         judge.at_the_end(world)
         return None
     judge.at_rest(world)
     world.lap, world.excuses, world.revoked, world.limit_at = 1, frozenset(), False, world.now + LIMIT
+    world.power_off(0)
+    world.boot()
     order_rotation(world)
-    return "all is at rest; an operator orders one more rotation (agentctl rotate)"
+    return "all is at rest; the device is started anew, and ordered to rotate once more"
 
 
 def order_rotation(world: World) -> None:

@@ -25,12 +25,15 @@ def at_every_state(world: World) -> None:
 
     It is not asked for while something that nothing can help against is the case: an excuse, or an unreadable disk.
     """
-    if not world.boarded:
-        world.boarded = world.device is not None and world.device.state in ABOARD
-        return
     entries = world.disk.entries.values()
-    if world.excuses or any(world.accepts(entry) for entry in entries) or any(one.until < NEVER for one in entries):
+    accepted = any(world.accepts(entry) for entry in entries)
+    if not world.boarded:
+        world.boarded = accepted and world.device is not None and world.device.state in ABOARD
         return
+    if world.excuses or accepted or any(one.until < NEVER for one in entries):
+        return
+    if world.device is not None and world.device.returning:
+        return  # an order is being carried out: what a run before it has undone meanwhile, the sweeper puts right
     if world.destroyed & {name for name, listed in world.registry.items() if listed.status == "ACTIVE"}:
         world.excuses |= {"destroyed"}
         world.limit_at += HELPED
@@ -59,9 +62,18 @@ def at_begin(world: World, kind: Kind, record: Record) -> None:
         raise Violation(f"{kind} begins {world.now - world.failed_at:.0f} s after a failure, not {record.wait} s")
 
 
+def at_waiting(world: World, kind: Kind) -> None:
+    """No device waits that was ordered to rotate."""
+    in_force = world.cycle.record.active if world.cycle else None
+    if kind is Kind.WAIT and in_force is not None and in_force.certificate.certificate_id == world.ordered:
+        raise Violation("an order to rotate is lost")
+
+
 def revoked(world: World) -> None:
-    """Check that a revoked device has nothing that is accepted."""
-    if world.device is None or world.device.state is not Standing.REVOKED or _active(world):
+    """Check that a revoked device has nothing in service that the record knows, or that the stack issued."""
+    device = world.device
+    known = {name for name, listed in _ours(world) if listed.ca == MANUFACTURER_CA or (device and device.knows(name))}
+    if device is None or device.state is not Standing.REVOKED or known & _active(world):
         raise Violation("the order to revoke is lost: the device is still in service")
 
 
@@ -85,8 +97,8 @@ def at_rest(world: World) -> None:
         raise Violation("at rest with a certificate without policy or thing")
     if world.cycle.record.state is not State.ACKED:
         raise Violation(f"at rest as {world.cycle.record.state}")
-    if agreed in (world.ordered, world.advised):
-        raise Violation("an order to rotate, or advice to renew, is lost")
+    if agreed == world.advised:
+        raise Violation("advice to renew is lost")
 
 
 def at_the_end(world: World) -> None:
@@ -95,8 +107,11 @@ def at_the_end(world: World) -> None:
     assert world.cycle is not None
     record = world.cycle.record
     assert record.active is not None
-    if set(world.disk.entries) != {BOOTSTRAP, record.active.label}:
-        raise Violation(f"left over on the device: {set(world.disk.entries) - {BOOTSTRAP, record.active.label}}")
+    # What has a key and a certificate but no readable facts is not known to the device, and is never removed.
+    known = {BOOTSTRAP, record.active.label}
+    left = {label for label, entry in world.disk.entries.items() if entry.bad != "facts"} - known
+    if left:
+        raise Violation(f"left over on the device: {left}")
     if record.unconfirmed or record.pending or record.to_delete or world.disk.current != record.active.label:
         raise Violation("left over in the record, or `current` points elsewhere")
 

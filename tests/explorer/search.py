@@ -17,6 +17,7 @@ from tests.explorer.tape import ALL
 from tests.explorer.world import Violation, World
 
 LONGEST = 8_000  # things that happen in one fair continuation
+ANEW = "all is at rest, and life goes on"
 Path = tuple[tuple[int, str], ...]
 """How a world came about: so many things happened, then this choice was made; and so on."""
 
@@ -47,6 +48,7 @@ class Search:
     known: set[bytes] = field(default_factory=set)
     transitions: int = 0
     at_first: bool = True
+    chance: random.Random | None = None  # for the order of the last layer, where not all of it may be seen
     found: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -62,6 +64,8 @@ class Search:
         layer = list(self._new(start, (), left=faults))
         for left in range(faults - 1, -1, -1):
             following: list[Node] = []
+            if self.chance is not None and not left:
+                self.chance.shuffle(layer)
             for node in layer:
                 for world, path in self._points(node):
                     for name, act in choices(world):
@@ -143,10 +147,12 @@ class Search:
 
 
 def walk(start: World, chance: random.Random, faults: int) -> Path:
-    """Make so many choices at random points, then end fairly; gives the path. Raises `Found`."""
-    world = start.copy()
+    """Make so many choices at random points, then end fairly; gives the path, or raises `Found`.
+
+    A life that ends on the way counts as a choice: the world goes on from there.
+    """
+    world, steps = start.copy(), 0
     path: Path = ()
-    steps = 0
     try:
         while faults:
             if chance.random() < 0.08:
@@ -156,9 +162,10 @@ def walk(start: World, chance: random.Random, faults: int) -> Path:
                     path, steps, faults = (*path, (steps, name)), 0, faults - 1
                     act(world)
                     continue
-            if fair.go_on(world) is None:
-                world.lap, faults = 0, faults - 1
             steps += 1
+            if fair.go_on(world) is None:
+                path, steps, faults = (*path, (steps - 1, ANEW)), 0, faults - 1
+                world.lap = 0
         for _ in range(LONGEST):
             if fair.go_on(world, ALL) is None:
                 return path
@@ -177,7 +184,9 @@ def replay(start: World, path: Path) -> Iterator[tuple[float, str]]:
             if said is None:
                 return
             yield world.now - begun, said
-        if name:
+        if name == ANEW:
+            world.lap = 0
+        elif name:
             yield world.now - begun, f"*** {name}"
             dict([*choices(world), *releases(world)])[name](world)
     while (said := fair.go_on(world)) is not None:

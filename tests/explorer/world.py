@@ -38,7 +38,7 @@ class Violation(BaseException):
 class Entry:
     """An identity's directory: its key, its certificate ("PEM", with its facts), what cannot be used until when.
 
-    `bad` is "key" or "certificate" (unreadable), "facts", or "away" (the key is not there).
+    `bad` is "key", "certificate" or "facts".
     """
 
     key: str | None = None
@@ -54,12 +54,12 @@ class Entry:
     @property
     def complete(self) -> bool:
         """Whether it looks complete to `Identities.complete`, which does not read keys or certificates."""
-        return bool(self.key and self.certificate) and self.bad not in ("facts", "away")
+        return bool(self.key and self.certificate) and self.bad != "facts"
 
     @property
     def orphaned(self) -> bool:
         """Whether it has no facts or no key: to a look at the directory, what a crash has left."""
-        return self.certificate is None or self.key is None or self.bad == "away"
+        return self.certificate is None or self.key is None
 
 
 @dataclass(frozen=True)
