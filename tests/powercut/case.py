@@ -21,6 +21,8 @@ from tests.simulator import cloud
 from tests.simulator.authority import Authority
 from tests.simulator.device import SimulatedDevice
 
+NO_PLANT = ""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -32,7 +34,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Case:
-    """An image of a disk, and the cut that left it. `plant` names the planted bug at work, "" none."""
+    """An image of a disk, and the cut that left it. `plant` names the planted bug at work."""
 
     life: str
     system: FileSystem
@@ -75,7 +77,7 @@ def _said(error: Exception) -> str:
 
 @contextlib.contextmanager
 def planted(name: str) -> Iterator[None]:
-    """Have a planted bug at work, none if its name is ""; the metrics that the Lambda prints are not shown."""
+    """Have a planted bug at work, none if its name is `NO_PLANT`; the metrics that the Lambda prints are not shown."""
     with contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
         for plant in PLANTS:
             if plant.__name__ == name:

@@ -37,11 +37,15 @@ ALL = (
 )
 
 
-def of_this_kernel() -> tuple[FileSystem, ...]:
-    """Give those that this kernel can mount; raises `FileNotFoundError` if the program that makes one is missing."""
-    known = Path("/proc/filesystems").read_text().split()
-    here = tuple(system for system in ALL if system.kind in known)
-    for system in here:
-        if shutil.which(system.maker[0]) is None:
-            raise FileNotFoundError(f"{system.maker[0]} is missing: .ci/run names the package and installs it")
-    return here
+def why_not(system: FileSystem) -> str | None:
+    """Say in a line why a file system cannot be cut here, None if it can."""
+    if system.kind not in Path("/proc/filesystems").read_text().split():
+        return f"{system.name}: this kernel has no {system.kind}"
+    if shutil.which(system.maker[0]) is None:
+        return f"{system.name}: {system.maker[0]} is missing; packaging/packages.sh installs it"
+    return None
+
+
+def of_this_machine() -> tuple[FileSystem, ...]:
+    """Give those that can be made and mounted here."""
+    return tuple(system for system in ALL if why_not(system) is None)

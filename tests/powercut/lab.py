@@ -15,7 +15,7 @@ from random import Random
 from textwrap import indent
 
 from tests.powercut import kernel
-from tests.powercut.case import Case, Problem, examine, planted
+from tests.powercut.case import NO_PLANT, Case, Problem, examine, planted
 from tests.powercut.cuts import Cut, images, plan
 from tests.powercut.disk import logged_disk
 from tests.powercut.filesystems import FileSystem
@@ -23,10 +23,9 @@ from tests.powercut.life import KINDS, Life, begun
 from tests.powercut.log import Entry, read_log
 from tests.powercut.words import known_in_words, left_in_words, saved_in_words
 
-SHARE = 900  # images of one life: room for every flush of the longest, and for others
-FOR_A_PLANT = 250  # images of each kind of life
+LEAST, SHARE = 20, 900  # images of one life; of the most there is room for every flush, and for others
+FOR_A_PLANT = 120  # images of each kind of life
 MOST_TOLD = 5  # violations of one life: more of them tell nothing new
-NO_PLANT = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def in_words(case: Case, problem: Problem) -> str:
         f"  the device was about to: {moment.effect}",
         f"  the cloud had been told: {known_in_words(moment)}",
         f"  the record saved last: {saved_in_words(case.ledger, moment)}",
-        "  the disk held after recovery:",
+        "  the disk held then:",
         indent(problem.held, "    "),
     ))  # fmt: skip
 
@@ -124,7 +123,7 @@ def cut_lives(pool: Executor, systems: Sequence[FileSystem], most: int, seed: in
     """Live and cut lives of all kinds until so many disks have been judged; gives each life as it is done."""
     kinds, seen, number = kinds_of_lives(systems), set[int](), 0
     while len(seen) < most:
-        share = min(SHARE, -(-(most - len(seen)) // len(kinds)))
+        share = min(SHARE, max(LEAST, -(-(most - len(seen)) // len(kinds))))
         running = []
         for kind, system in kinds:
             running.append(pool.submit(carry_out, Order(number, seed, share), kind, system))

@@ -23,7 +23,7 @@ from tests.powercut.moments import Ledger, Moment, told
 from tests.simulator.device import SERIAL, NoProgress, SimulatedDevice
 from tests.simulator.fuse import DISK_CALLS, Crash, Fuse
 
-NOISE = 0.1  # another file is synced before one effect in ten
+NOISE = 0.25  # another file is synced before one effect in four
 KILLED, FAILED = 0.04, 0.04  # of the effects, in lives with such faults
 RESTARTS = 400
 CODES = (errno.EIO, errno.ENOSPC, errno.EROFS)
