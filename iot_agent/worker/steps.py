@@ -143,8 +143,10 @@ def prove(record: Record, _now: float, context: StepContext) -> Success:
 def retire(record: Record, _now: float, context: StepContext) -> Success:
     """Remove what the record says nothing needs, and what crashes have left: no key or no certificate.
 
-    A complete identity that the record does not know stays. A key that cannot be removed, because its token is away,
-    does not keep the others from being removed. What is too much for one run is left to the next.
+    A complete identity that the record does not know stays. So does the one that `current` names while another is in
+    force: the link could not be flipped, the next save tries it again, and meanwhile applications need what it names. A
+    key that cannot be removed, because its token is away, does not keep the others from being removed. What is too much
+    for one run is left to the next.
     """
     useless = set(record.to_delete) | context.identities.orphans()
     problem: AgentError | None = None
@@ -152,9 +154,10 @@ def retire(record: Record, _now: float, context: StepContext) -> Success:
         useless |= context.keys.labels() - context.identities.labels()
     except AgentError as trouble:
         problem = trouble
+    in_use = context.identities.current() if record.active is not None else None
     removed = []
     for label in sorted(useless - record.protected_labels)[:MOST_AT_ONCE]:
-        trouble_here = _remove(label, context)
+        trouble_here = _remove(label, context) if label != in_use else Retryable(Code.DISK, "`current` still names it")
         problem = trouble_here or problem
         if trouble_here is None:
             removed.append(label)

@@ -17,7 +17,7 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,11 +118,16 @@ def _kept(case: Case, number: int) -> Path:
     return path
 
 
-def _plants(pool: Executor, systems: list[FileSystem], summary: Summary) -> None:
-    running = {plant.__name__: pool.submit(look_for, plant.__name__, systems, summary.seed) for plant in PLANTS}
+def _plants(pool: Executor, systems: Sequence[FileSystem], summary: Summary) -> None:
+    here = {system.name: system for system in systems}
+    running = {
+        plant.__name__: pool.submit(look_for, plant.__name__, life, here[name], summary.seed)
+        for plant, life, name in PLANTS
+        if name in here
+    }
+    summary.plants = len(running)
     for name, future in running.items():
         images, result = future.result()
-        summary.plants += 1
         summary.plants_found += bool(result.violations)
         summary.plant_images[name] = images
         told = result.violations[0][0].splitlines()[0] if result.violations else "NOT FOUND: a hole in the lab"

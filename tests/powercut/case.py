@@ -79,7 +79,7 @@ def _said(error: Exception) -> str:
 def planted(name: str) -> Iterator[None]:
     """Have a planted bug at work, none if its name is `NO_PLANT`; the metrics that the Lambda prints are not shown."""
     with contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
-        for plant in PLANTS:
+        for plant, _, _ in PLANTS:
             if plant.__name__ == name:
                 plant(patch)
         yield

@@ -25,6 +25,7 @@ from tests.simulator.fuse import DISK_CALLS, Crash, Fuse
 
 NOISE = 0.25  # another file is synced before one effect in four
 KILLED, FAILED = 0.04, 0.04  # of the effects, in lives with such faults
+AFTER_A_RENAME = 0.3  # of the renames
 RESTARTS = 400
 CODES = (errno.EIO, errno.ENOSPC, errno.EROFS)
 
@@ -175,6 +176,18 @@ def killed(life: Life) -> None:
     undisturbed(life)
 
 
+def killed_after_renames(life: Life) -> None:
+    """End the process, time and again, between a rename and the sync of its directory; nothing else syncs meanwhile."""
+    life.noise, names = 0, [""]
+
+    def blow(_count: int, name: str) -> bool:
+        names.append(name)
+        return names[-2:] == ["replace", "fsync"] and life.chance.random() < AFTER_A_RENAME
+
+    life.fuse(Interrupted(blow))
+    life.live(3)
+
+
 def failing_calls(life: Life) -> None:
     """Have single calls on the disk fail, with every error that a disk gives."""
     life.live(1)
@@ -228,7 +241,15 @@ def struggle(life: Life) -> None:
     life.device.check_never_bricked()
 
 
-KINDS: tuple[Callable[[Life], Any], ...] = (undisturbed, killed, failing_calls, full_disk, read_only, failing_disk)
+KINDS: tuple[Callable[[Life], Any], ...] = (
+    undisturbed,
+    killed,
+    killed_after_renames,
+    failing_calls,
+    full_disk,
+    read_only,
+    failing_disk,
+)
 
 
 # ---- a full disk -----------------------------------------------------------------------------------------------------

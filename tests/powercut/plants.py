@@ -1,4 +1,7 @@
-"""Bugs of storage to be found: each breaks one thing that a durable write, or its place in a step, must do."""
+"""Bugs of storage to be found: each breaks one thing that a durable write, or its place in a step, must do.
+
+Beside each: the kind of life, and the file system, that show it soon.
+"""
 
 from __future__ import annotations
 
@@ -174,18 +177,18 @@ def removed_before_it_is_recorded(patch: Patch) -> None:
     patch.setitem(steps.STEPS, Kind.PROVE, prove)
 
 
-PLANTS: tuple[Callable[[Patch], None], ...] = (
-    no_sync_of_the_file,
-    no_sync_of_the_directory,
-    written_in_place,
-    renamed_before_it_is_synced,
-    readable_by_all_at_first,
-    a_new_temporary_each_time,
-    current_is_removed_and_made_again,
-    nothing_synced_at_boot,
-    key_not_synced,
-    certificate_not_synced,
-    record_without_the_one_before,
-    record_before_the_certificate,
-    removed_before_it_is_recorded,
+PLANTS: tuple[tuple[Callable[[Patch], None], str, str], ...] = (
+    (no_sync_of_the_file, "undisturbed", "ext4"),
+    (no_sync_of_the_directory, "undisturbed", "ext4"),
+    (written_in_place, "undisturbed", "ext4"),
+    (renamed_before_it_is_synced, "undisturbed", "ext4"),
+    (readable_by_all_at_first, "undisturbed", "ext4"),
+    (a_new_temporary_each_time, "undisturbed", "ext4"),
+    (current_is_removed_and_made_again, "killed", "ext4-1k"),
+    (nothing_synced_at_boot, "killed_after_renames", "btrfs"),  # ext4 and xfs sync all that came before, too
+    (key_not_synced, "undisturbed", "ext4"),
+    (certificate_not_synced, "undisturbed", "ext4"),
+    (record_without_the_one_before, "undisturbed", "ext4"),
+    (record_before_the_certificate, "undisturbed", "ext4"),
+    (removed_before_it_is_recorded, "undisturbed", "ext4"),
 )

@@ -1,5 +1,6 @@
 """What could strand a device or flood the cloud: wrong clocks, damaged identities, old records, long silence."""
 
+import errno
 import itertools
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from iot_agent.core import lifecycle
 from iot_agent.core.lifecycle import LONG_SILENCE
 from iot_agent.core.record import Record, State, Step
 from iot_agent.resident import cycle
+from iot_agent.storage import atomic
 from iot_agent.worker import steps
 from tests.simulator.cloud import Faults
 from tests.simulator.device import LIFETIME, POLICY, SERIAL, NoProgress, SimulatedDevice
@@ -397,3 +399,20 @@ def test_a_planted_bug_is_caught(
 def test_the_bounds_of_this_file_are_the_rules() -> None:
     assert LONG_SILENCE * POLICY.prove_attempts < 80
     assert steps.MOST_AT_ONCE < lifecycle.MOST_TO_DELETE
+
+
+def test_the_identity_that_current_names_is_removed_only_when_the_link_is_flipped(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = in_service(disk)
+
+    def refuse(_link: Path, _target: str) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "point", refuse)
+        device.life(2)
+        assert (disk / "current" / "key.pem").exists(), "applications find a link that leads nowhere"
+    while device.record.to_delete:
+        device.turn()
+    device.check_settled()
