@@ -185,7 +185,7 @@ PLANTS: tuple[tuple[Callable[[Patch], None], str, str], ...] = (
     (readable_by_all_at_first, "undisturbed", "ext4"),
     (a_new_temporary_each_time, "undisturbed", "ext4"),
     (current_is_removed_and_made_again, "killed", "ext4-1k"),
-    (nothing_synced_at_boot, "killed_after_renames", "btrfs"),  # ext4 and xfs sync all that came before, too
+    (nothing_synced_at_boot, "killed_after_renames", "ext4"),
     (key_not_synced, "undisturbed", "ext4"),
     (certificate_not_synced, "undisturbed", "ext4"),
     (record_without_the_one_before, "undisturbed", "ext4"),
