@@ -342,7 +342,7 @@ def _activate(record: Record, identity: Identity, context: ApplyContext) -> Reco
 # ---- what a failure changes -----------------------------------------------------------------------------------------
 
 
-class _Means(Enum):
+class _Meaning(Enum):
     """What a failed step means for the record."""
 
     NOT_DELETED = auto()  # what nothing needs is still there
@@ -354,28 +354,28 @@ class _Means(Enum):
 def _failed(record: Record, step: Kind, failed: Failed, context: ApplyContext) -> Record:
     failure = Failure(step, failed.code, failed.message[:LONGEST_TEXT], failed.remedy[:LONGEST_TEXT], int(context.now))
     counted = _counted(record, failure, failed.retry_after, context)
-    match _meaning(record, step, failed):  # not of `counted`: counting the failure can end or begin a turn (`fallback`)
-        case _Means.NOT_DELETED:
+    match _classify(record, step, failed):  # not of `counted`: counting the failure can end or begin a turn (`fallback`)
+        case _Meaning.NOT_DELETED:
             return replace(record, cleanup=failure)
-        case _Means.NOT_PROVEN:
+        case _Meaning.NOT_PROVEN:
             return _not_proven(counted, failed.code, context)
-        case _Means.USELESS_KEY:
+        case _Meaning.USELESS_KEY:
             return _drop_pending(counted, context.now, failed.message)
-        case _Means.ONE_MORE_FAILURE:
+        case _Meaning.ONE_MORE_FAILURE:
             return counted
 
 
-def _meaning(record: Record, step: Kind, failed: Failed) -> _Means:
+def _classify(record: Record, step: Kind, failed: Failed) -> _Meaning:
     """Classify a failure; `record` is the one with which the step ran."""
     if step is Kind.RETIRE:
-        return _Means.NOT_DELETED
+        return _Meaning.NOT_DELETED
     if step is Kind.PROVE and turn(record) is None:
-        return _Means.NOT_PROVEN
+        return _Meaning.NOT_PROVEN
     if step is Kind.GENERATE and (failed.fatal or failed.code in USELESS_KEY):
-        return _Means.USELESS_KEY
+        return _Meaning.USELESS_KEY
     if step is Kind.REQUEST and failed.code in USELESS_KEY:
-        return _Means.USELESS_KEY
-    return _Means.ONE_MORE_FAILURE
+        return _Meaning.USELESS_KEY
+    return _Meaning.ONE_MORE_FAILURE
 
 
 def _counted(record: Record, failure: Failure, retry_after: int | None, context: ApplyContext) -> Record:
