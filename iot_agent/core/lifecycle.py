@@ -354,7 +354,7 @@ class _Meaning(Enum):
 def _failed(record: Record, step: Kind, failed: Failed, context: ApplyContext) -> Record:
     failure = Failure(step, failed.code, failed.message[:LONGEST_TEXT], failed.remedy[:LONGEST_TEXT], int(context.now))
     counted = _counted(record, failure, failed.retry_after, context)
-    match _classify(record, step, failed):  # not of `counted`: counting the failure can end or begin a turn (`fallback`)
+    match _classify(record, step, failed):  # not `counted`: to count a failure can begin or end a turn (`fallback`)
         case _Meaning.NOT_DELETED:
             return replace(record, cleanup=failure)
         case _Meaning.NOT_PROVEN:
