@@ -28,9 +28,7 @@ ROTATING = replace(COMPLETE, state=State.CERT_ISSUED, pending=PENDING)
 
 def pending(issued_at: int, not_after: int, *, recovering: bool = False) -> Device:
     """Return a device that rotates, with such a pending certificate."""
-    return replace(
-        ROTATING, pending=replace(PENDING, issued_at=issued_at, not_after=not_after, recovering=recovering)
-    )
+    return replace(ROTATING, pending=replace(PENDING, issued_at=issued_at, not_after=not_after, recovering=recovering))
 
 
 # ---- when -------------------------------------------------------------------------------------------------------------
@@ -53,7 +51,11 @@ def test_a_device_is_overdue_in_the_last_sixth_of_its_certificates_life() -> Non
         ("what returns settles", replace(ABOARD, returning=(Returning("s", NOW - 2),)), NOW - 2 + SETTLE_MS),
         ("a readmission ends", replace(ABOARD, readmit_until=NOW + 77), NOW + 77),
         ("a certificate is abandoned", pending(NOW - DAY_MS + 5, NOW + 59 * DAY_MS), NOW + 5),
-        ("one that is waited for longer expires", pending(NOW - DAY_MS, NOW + 9, recovering=True), NOW + 9),
+        (
+            "one that is waited for longer expires",
+            pending(NOW - DAY_MS, NOW + 5 * DAY_MS, recovering=True),
+            NOW + 5 * DAY_MS,
+        ),
         ("one whose time is up now is not put off", ROTATING, NOW + SETTLE_MS),
         ("the active certificate is overdue", COMPLETE, overdue_at(ACTIVE)),
         ("the earliest counts", replace(COMPLETE, readmit_until=NOW + 60 * DAY_MS), overdue_at(ACTIVE)),

@@ -52,10 +52,16 @@ def test_the_vendor_certificate_of_an_allowed_serial_is_recorded() -> None:
     saved = decide_registered(ALLOWED, SHOWN, NOW)
     assert saved == Save(
         replace(ABOARD, retiring=()),
-        Entry(
-            "registered", "the vendor certificate has registered itself and is good until 2026-10-29", VENDOR
-        ),
+        Entry("registered", "the vendor certificate has registered itself and is good until 2026-10-29", VENDOR),
     )
+
+
+@pytest.mark.usefixtures("far_east")
+def test_a_date_is_that_of_utc_wherever_it_is_written() -> None:
+    saved = decide_registered(ALLOWED, replace(SHOWN, not_after=NOW - NOW % (24 * HOUR) - 1), NOW)
+    assert isinstance(saved, Save)
+    assert saved.entry
+    assert saved.entry.detail.endswith("2026-09-20")
 
 
 @pytest.mark.parametrize("device", [ABOARD, FIRST_ISSUED, READMITTED])
@@ -228,10 +234,11 @@ def test_a_readmitted_device_is_admitted_with_another_vendor_certificate_and_rec
     assert judged.device.retiring == (Retiring(VENDOR, NOW, vendor=True),)
 
 
-def test_an_inspection_that_was_not_needed_records_nothing() -> None:
+def test_an_inspection_that_was_not_needed_records_nothing_and_admits_nobody() -> None:
     judged = decide_create(ABOARD, "SN-1", VENDOR, SHOWN, NOW)
     assert isinstance(judged, Admit)
     assert judged.device == ABOARD
+    assert isinstance(decide_create(COMPLETE, "SN-1", VENDOR, SHOWN, NOW), Refuse)
 
 
 @pytest.mark.parametrize("device", [None, QUARANTINED])
@@ -239,9 +246,8 @@ def test_a_vendor_certificate_of_a_serial_that_nobody_allowed_is_quarantined(dev
     judged = decide_create(device, "SN-1", OTHER_VENDOR, OTHER, NOW)
     assert isinstance(judged, Quarantine)
     assert (judged.certificate_id, judged.thing) == (OTHER_VENDOR, "SN-1")
-    assert judged.record
-    assert judged.record.serial == "SN-1"
-    assert judged.record.quarantined[-1] == OTHER_VENDOR
+    known = device or Device("SN-1", State.QUARANTINED, NEW)
+    assert judged.record == replace(known, quarantined=(*known.quarantined, OTHER_VENDOR))
 
 
 @pytest.mark.parametrize(
@@ -422,9 +428,7 @@ def test_each_certificate_is_returning_once_from_now_on() -> None:
 
 
 def test_what_returns_no_more_is_remembered_once_for_the_next_order_except_the_vendors_own() -> None:
-    device = replace(
-        ABOARD, quarantined=("a",), returning=(Returning(VENDOR, 1), Returning("a", 2), Returning("b", 3))
-    )
+    device = replace(ABOARD, quarantined=("a",), returning=(Returning(VENDOR, 1), Returning("a", 2), Returning("b", 3)))
     assert none_returning(device) == replace(device, quarantined=("a", "b"), returning=())
     full = replace(device, quarantined=tuple(f"{number}" for number in range(REMEMBERED)))
     assert none_returning(full).quarantined == (*full.quarantined[2:], "a", "b")
@@ -447,9 +451,7 @@ def test_the_present_certificate_is_the_active_one_before_there_is_one_the_vendo
 
 
 def test_a_record_knows_every_certificate_whatever_it_is_to_the_device() -> None:
-    device = replace(
-        ROTATING, retiring=(Retiring("r", 1),), returning=(Returning("s", 1),), quarantined=("q",)
-    )
+    device = replace(ROTATING, retiring=(Retiring("r", 1),), returning=(Returning("s", 1),), quarantined=("q",))
     assert [one for one in (VENDOR, FIRST, SECOND, "r", "s", "q", "stranger") if device.knows(one)] == [
         VENDOR, FIRST, SECOND, "r", "s", "q",
     ]  # fmt: skip

@@ -16,20 +16,22 @@ PENDING = Certificate(SECOND, "key-2", "PEM", NOW - HOUR, NOW + 99 * HOUR)
 ALLOWED = Device("SN-1", State.ALLOWED, 3)
 ABOARD = replace(ALLOWED, state=State.THING_CREATED, vendor_certificate_id=VENDOR)
 ROTATING = replace(ABOARD, state=State.CERT_ISSUED, active=ACTIVE, pending=PENDING)
-QUARANTINED = Device("SN-1", State.QUARANTINED, 1, quarantined=("a", "b"))
+QUARANTINED = Device("SN-1", State.QUARANTINED, 1, quarantined=("a", "b", "c"))
 REVOKED = Device("SN-1", State.REVOKED, 9, vendor_certificate_id=VENDOR)
 
 
 def test_an_unknown_serial_is_allowed_with_a_record_that_was_never_written() -> None:
     saved = allow(None, "SN-7", NOW, "ann")
-    assert saved == Save(Device("SN-7", State.ALLOWED, NEW, allowed_at=NOW), Entry("allowed", "it may come aboard", by="ann"))
+    assert saved == Save(
+        Device("SN-7", State.ALLOWED, NEW, allowed_at=NOW), Entry("allowed", "it may come aboard", by="ann")
+    )
 
 
 def test_a_quarantined_serial_is_allowed_and_what_was_turned_away_is_returning() -> None:
     freed = Device(
-        "SN-1", State.ALLOWED, 1, allowed_at=NOW, returning=(Returning("a", NOW), Returning("b", NOW)),
+        "SN-1", State.ALLOWED, 1, allowed_at=NOW, returning=(Returning("a", NOW), Returning("b", NOW), Returning("c", NOW)),
     )  # fmt: skip
-    assert allow(QUARANTINED, "SN-1", NOW, "ann") == Save(freed, Entry("allowed", "out of quarantine", "b", "ann"))
+    assert allow(QUARANTINED, "SN-1", NOW, "ann") == Save(freed, Entry("allowed", "out of quarantine", "c", "ann"))
     bare = allow(replace(QUARANTINED, quarantined=()), "SN-1", NOW)
     assert isinstance(bare, Save)
     assert bare.entry == Entry("allowed", "out of quarantine")
@@ -57,7 +59,12 @@ def test_revoking_retires_all_that_a_device_has_and_ends_every_order() -> None:
         replace(
             ABOARD,
             state=State.REVOKED,
-            retiring=(Retiring("r", 5), Retiring(SECOND, NOW), Retiring(FIRST, NOW), Retiring(VENDOR, NOW, vendor=True)),
+            retiring=(
+                Retiring("r", 5),
+                Retiring(SECOND, NOW),
+                Retiring(FIRST, NOW),
+                Retiring(VENDOR, NOW, vendor=True),
+            ),
             quarantined=("s",),
         ),
         Entry("revoked", f"retired with it: {SECOND[:16]}, {FIRST[:16]}", by="ann"),
@@ -79,6 +86,7 @@ def test_a_quarantined_serial_has_nothing_to_revoke() -> None:
         revoke(QUARANTINED, NOW)
 
 
+@pytest.mark.usefixtures("far_east")
 def test_readmission_lets_every_vendor_certificate_register_again_and_keeps_the_present_one() -> None:
     device = replace(
         ROTATING,

@@ -187,7 +187,12 @@ def _only_wording(before: ast.stmt, after: ast.stmt) -> bool:
         if isinstance(old, ast.Constant) and isinstance(new, ast.Constant) and old.value != new.value
     ]
     ((old, new),) = pairs if len(pairs) == 1 else ((None, None),)
-    return isinstance(old, str) and isinstance(new, str) and " " in old and new.lower() in (old.lower(), f"xx{old.lower()}xx")
+    return (
+        isinstance(old, str)
+        and isinstance(new, str)
+        and " " in old
+        and new.lower() in (old.lower(), f"xx{old.lower()}xx")
+    )
 
 
 # ---- a run ------------------------------------------------------------------------------------------------------------
@@ -306,7 +311,10 @@ def totals(baseline: dict[str, dict[str, Row]], survivors: Counter[str]) -> dict
         killed = sum(row.tests + row.types for row in rows.values())
         explained = sum(row.explained for row in rows.values())
         modules[module] = {"killed": killed, "total": killed + explained + survivors[module], "explained": explained}
-    return {**{key: sum(one[key] for one in modules.values()) for key in ("killed", "total", "explained")}, "modules": modules}
+    return {
+        **{key: sum(one[key] for one in modules.values()) for key in ("killed", "total", "explained")},
+        "modules": modules,
+    }
 
 
 def main() -> int:
@@ -344,7 +352,9 @@ def main() -> int:
     for module in chosen:
         one = counted["modules"][module]
         share = one["killed"] / one["total"] if one["total"] else 1.0
-        print(f"{module:36} {one['killed']:4} of {one['total']:4} killed, {100 * share:5.1f} %; {one['explained']} explained")
+        print(
+            f"{module:36} {one['killed']:4} of {one['total']:4} killed, {100 * share:5.1f} %; {one['explained']} explained"
+        )
         if share < FLOOR:
             wrong.append(f"{module}: fewer than {100 * FLOOR:.0f} % are killed")
     if options.json:
