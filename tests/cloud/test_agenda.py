@@ -31,7 +31,7 @@ def pending(issued_at: int, not_after: int, *, recovering: bool = False) -> Devi
     return replace(ROTATING, pending=replace(PENDING, issued_at=issued_at, not_after=not_after, recovering=recovering))
 
 
-# ---- when -------------------------------------------------------------------------------------------------------------
+# ---- when ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_certificate_is_waited_for_a_day_or_half_of_its_life_if_that_is_shorter() -> None:
@@ -117,7 +117,7 @@ def test_a_device_that_has_not_renewed_is_counted_as_expiring_then_as_expired(
     assert late(replace(COMPLETE, active=active), NOW) == word
 
 
-# ---- what -------------------------------------------------------------------------------------------------------------
+# ---- what ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_certificate_that_nobody_proved_within_a_day_is_abandoned_and_the_previous_one_stays() -> None:

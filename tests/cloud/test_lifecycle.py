@@ -45,7 +45,7 @@ SHOWN = Presented(VENDOR, "SN-1", by_vendor_ca=True, not_after=NOW + 900 * HOUR)
 OTHER = replace(SHOWN, certificate_id=OTHER_VENDOR, not_after=NOW + 800 * HOUR)
 
 
-# ---- a vendor certificate registers itself ----------------------------------------------------------------------------
+# ---- a vendor certificate registers itself -------------------------------------------------------------------------
 
 
 def test_the_vendor_certificate_of_an_allowed_serial_is_recorded() -> None:
@@ -159,7 +159,7 @@ def test_its_own_that_comes_back_stays_among_what_is_returning() -> None:
     assert judged.device == replace(device, state=State.THING_CREATED, vendor_not_after=SHOWN.not_after)
 
 
-# ---- who may ask for a certificate ------------------------------------------------------------------------------------
+# ---- who may ask for a certificate ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_late_message_of_a_vendor_certificate_that_is_being_retired_is_refused
     assert refused.code == "wrong-principal"
 
 
-# ---- what is issued ---------------------------------------------------------------------------------------------------
+# ---- what is issued ------------------------------------------------------------------------------------------------
 
 
 def test_the_same_key_gets_its_certificate_again_pending_or_active_but_no_other_key_does() -> None:
@@ -305,7 +305,7 @@ def test_a_new_certificate_supersedes_an_unproven_one_which_is_then_retired() ->
     )
 
 
-# ---- acknowledgement --------------------------------------------------------------------------------------------------
+# ---- acknowledgement -----------------------------------------------------------------------------------------------
 
 
 def test_an_acknowledgement_over_the_pending_certificate_makes_it_active_and_retires_the_previous() -> None:
@@ -369,7 +369,7 @@ def test_an_acknowledgement_is_believed_only_over_the_certificate_it_names(
     assert judged.code == code, why
 
 
-# ---- check-in ---------------------------------------------------------------------------------------------------------
+# ---- check-in ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("device", [COMPLETE, ROTATING])
@@ -394,7 +394,7 @@ def test_a_check_in_over_any_other_certificate_is_refused(code: str, device: Dev
     assert judged.code == code
 
 
-# ---- what is to be finished -------------------------------------------------------------------------------------------
+# ---- what is to be finished ----------------------------------------------------------------------------------------
 
 SETTLED, RECENT = NOW - SETTLE_MS, NOW - SETTLE_MS + 1
 
@@ -442,7 +442,7 @@ def test_a_certificate_is_to_be_retired_once_and_marked_if_it_is_the_vendors() -
     assert to_retire(leaving, SECOND, NOW) == (Retiring(FIRST, 5), Retiring(SECOND, NOW))
 
 
-# ---- what a record answers --------------------------------------------------------------------------------------------
+# ---- what a record answers -----------------------------------------------------------------------------------------
 
 
 def test_the_present_certificate_is_the_active_one_before_there_is_one_the_vendors() -> None:

@@ -28,9 +28,8 @@ def test_an_unknown_serial_is_allowed_with_a_record_that_was_never_written() -> 
 
 
 def test_a_quarantined_serial_is_allowed_and_what_was_turned_away_is_returning() -> None:
-    freed = Device(
-        "SN-1", State.ALLOWED, 1, allowed_at=NOW, returning=(Returning("a", NOW), Returning("b", NOW), Returning("c", NOW)),
-    )  # fmt: skip
+    returning = tuple(Returning(one, NOW) for one in ("a", "b", "c"))
+    freed = Device("SN-1", State.ALLOWED, 1, allowed_at=NOW, returning=returning)
     assert allow(QUARANTINED, "SN-1", NOW, "ann") == Save(freed, Entry("allowed", "out of quarantine", "c", "ann"))
     bare = allow(replace(QUARANTINED, quarantined=()), "SN-1", NOW)
     assert isinstance(bare, Save)

@@ -50,7 +50,7 @@ def body_of(record: Record) -> dict[str, Any]:
     return body
 
 
-# ---- a record ---------------------------------------------------------------------------------------------------------
+# ---- a record ------------------------------------------------------------------------------------------------------
 
 
 def test_a_record_is_one_line_with_its_format_outside_and_inside_and_a_checksum_of_its_compact_text() -> None:
@@ -151,17 +151,23 @@ def test_a_request_reaches_the_worker_as_one_line(*, trusted: bool) -> None:
 
 
 class Colour(StrEnum):
+    """A word."""
+
     RED = "red"
 
 
 @dataclass(frozen=True)
 class Inner:
+    """What is inside another."""
+
     name: str
     size: int = 3
 
 
 @dataclass(frozen=True)
 class Outer:
+    """A field of every kind."""
+
     number: int
     share: float
     sure: bool
@@ -211,7 +217,7 @@ def test_what_is_not_known_is_passed_over_and_what_is_absent_takes_its_default()
 
 
 def test_every_field_that_is_absent_without_a_default_is_named() -> None:
-    with pytest.raises(ValueError, match="Outer lacks number, share$"):
+    with pytest.raises(ValueError, match=r"Outer lacks number, share$"):
         typed_json.read(Outer, {name: value for name, value in WHOLE.items() if name not in ("number", "share")})
 
 
