@@ -16,6 +16,7 @@ from iot_agent import __version__
 from iot_agent.host import control_socket
 from iot_agent.host.argument_parser import Parser
 from iot_agent.status import text
+from iot_agent.storage import layout
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without typing, which would be an eighth of agentctl's time
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _ask(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
 
 
 def _socket(arguments: argparse.Namespace) -> Path:
-    return Path(arguments.run_directory) / "control.sock"
+    return Path(arguments.run_directory) / layout.CONTROL_SOCKET
 
 
 def _complain(code: int, message: str) -> int:

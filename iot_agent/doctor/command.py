@@ -17,6 +17,7 @@ from iot_agent.doctor.findings import Finding
 from iot_agent.doctor.rules import daemon
 from iot_agent.host import control_socket
 from iot_agent.host.subprocesses import BadConfiguration, how_it_ended, read_configuration
+from iot_agent.storage import layout
 
 CREDENTIALS = "/run/credentials/iot-agent.service"  # the unit's, which its user can read from outside too
 
@@ -56,12 +57,13 @@ def diagnose(config: Path) -> Iterator[Finding]:
 
 
 def _ask_the_daemon(given: Settings) -> Iterator[Finding]:
+    socket = given.run_directory / layout.CONTROL_SOCKET
     try:
-        yield from daemon.judge(control_socket.ask(given.socket, "status")["status"])
+        yield from daemon.judge(control_socket.ask(socket, "status")["status"])
     except PermissionError:
-        yield findings.skipped("daemon", f"no permission to ask it at {given.socket}; try with sudo")
+        yield findings.skipped("daemon", f"no permission to ask it at {socket}; try with sudo")
     except (OSError, ValueError, KeyError) as error:
-        yield daemon.down(f"{given.socket}: {error}")
+        yield daemon.down(f"{socket}: {error}")
 
 
 def _examine(config: Path, given: Settings) -> Iterator[Finding]:
@@ -98,7 +100,7 @@ def _start(given: Settings) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
         cwd="/",
-        env=environment(given.socket),
+        env=environment(given.run_directory / layout.CONTROL_SOCKET),
         start_new_session=True,  # stopping agentctl with Ctrl-Z must not stop it while it holds its turn
         **_as_the_agent(given.state_directory),
     )

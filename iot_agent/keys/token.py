@@ -18,9 +18,8 @@ from iot_agent.core.settings import Token, TokenKey
 from iot_agent.host.subprocesses import how_it_ended
 from iot_agent.keys import certificates, pkcs11_uri
 from iot_agent.keys.remote_key import remote_key
-from iot_agent.storage import atomic
+from iot_agent.storage import atomic, layout
 
-REFERENCE = "key.uri"
 PROGRAM = "iot_agent.keys.pkcs11_helper"
 
 
@@ -36,13 +35,14 @@ class TokenKeys:
 
     def generate(self, label: str, algorithm: str) -> None:
         """Write down where the key will be, then make it there."""
-        directory = self._state / "identities" / label
+        directory = self._state / layout.IDENTITIES / label
+        reference = directory / layout.KEY_ON_TOKEN
         try:
             atomic.make_directory(directory.parent)
             atomic.make_directory(directory)
-            atomic.write(directory / REFERENCE, pkcs11_uri.write(TokenKey(self._token, label)).encode() + b"\n")
+            atomic.write(reference, pkcs11_uri.write(TokenKey(self._token, label)).encode() + b"\n", layout.KEY_MODE)
         except OSError as error:
-            raise Retryable(Code.KEY_STORE, f"cannot write {directory / REFERENCE}: {error}") from error
+            raise Retryable(Code.KEY_STORE, f"cannot write {reference}: {error}") from error
         self._ask("generate", label, algorithm)
 
     def csr(self, label: str, serial: str) -> str:

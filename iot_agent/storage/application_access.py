@@ -17,13 +17,10 @@ from iot_agent.core.ports import Identities, StateStore
 from iot_agent.core.reconcile import OnDisk
 from iot_agent.core.record import Record
 from iot_agent.core.settings import Settings
-from iot_agent.storage import atomic
-from iot_agent.storage.identity_json import announcement
+from iot_agent.storage import atomic, layout
+from iot_agent.storage.announcement import announcement
 
 log = logging.getLogger(__name__)
-ANNOUNCED, KEY_ON_A_TOKEN = "identity.json", "key.uri"
-WAY, DIRECTORY, KEY = 0o710, 0o750, 0o640
-PRIVATE_DIRECTORY = 0o700
 
 
 class PublishingStore:
@@ -42,7 +39,7 @@ class PublishingStore:
                     self._close(self._identities.certificate(label).parent)
             if self._group is None:
                 for directory in filter(Path.exists, self._way()):
-                    _set(directory, PRIVATE_DIRECTORY, os.getegid())
+                    _set(directory, layout.PRIVATE_DIRECTORY, os.getegid())
         self._open(record)
         self._tell(record)
 
@@ -73,34 +70,34 @@ class PublishingStore:
         with _never_in_the_way(problem):
             directory = self._identities.certificate(record.active.label).parent
             gid = grp.getgrnam(self._group).gr_gid
-            if (directory / "key.pem").exists():  # a key in a token has the token's own protection
-                _set(directory / "key.pem", KEY, gid)
-            _set(directory, DIRECTORY, gid)
+            if (directory / layout.KEY).exists():  # a key in a token has the token's own protection
+                _set(directory / layout.KEY, layout.GROUP_KEY, gid)
+            _set(directory, layout.GROUP_DIRECTORY, gid)
             for above in self._way():
-                _set(above, WAY, gid)
+                _set(above, layout.GROUP_WAY, gid)
 
     def _close(self, directory: Path) -> None:
         if directory.stat().st_mode & 0o077:
-            _set(directory, PRIVATE_DIRECTORY, os.getegid())
-            if (directory / "key.pem").exists():
-                _set(directory / "key.pem", atomic.PRIVATE, os.getegid())
+            _set(directory, layout.PRIVATE_DIRECTORY, os.getegid())
+            if (directory / layout.KEY).exists():
+                _set(directory / layout.KEY, layout.KEY_MODE, os.getegid())
 
     def _way(self) -> tuple[Path, Path]:
-        return self._settings.state_directory / "identities", self._settings.state_directory
+        return self._settings.state_directory / layout.IDENTITIES, self._settings.state_directory
 
     def _tell(self, record: Record) -> None:
         """Write the announcement, if it is news: whoever watches the file is woken for nothing else."""
         self._record = record
-        path = self._settings.run_directory / ANNOUNCED
+        path = self._settings.run_directory / layout.ANNOUNCEMENT
         with _never_in_the_way("applications could not be told of the identity in force"):
             if record.active is None:
                 path.unlink(missing_ok=True)
                 return
             directory = self._identities.certificate(record.active.label).parent
-            chain = (directory / "chain.pem").exists()
+            chain = (directory / layout.CHAIN).exists()
             news = announcement(self._settings, record.active, _key(directory), chain=chain)
             if not path.exists() or atomic.read(path) != news:
-                atomic.write(path, news, atomic.PUBLIC)
+                atomic.write(path, news, layout.PUBLIC_FILE)
 
 
 @contextmanager
@@ -114,8 +111,8 @@ def _never_in_the_way(problem: str) -> Iterator[None]:
 
 def _key(directory: Path) -> str:
     """Name the key of an identity: its file, or what `key.uri` says of where it is on a token (RFC 7512)."""
-    reference = directory / KEY_ON_A_TOKEN
-    return atomic.read(reference).decode().strip() if reference.exists() else str(directory / "key.pem")
+    reference = directory / layout.KEY_ON_TOKEN
+    return atomic.read(reference).decode().strip() if reference.exists() else str(directory / layout.KEY)
 
 
 def _set(path: Path, mode: int, gid: int) -> None:

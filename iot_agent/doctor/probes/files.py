@@ -6,6 +6,7 @@ from pathlib import Path
 
 from iot_agent.core.settings import Settings
 from iot_agent.doctor.rules.files import Agent, File, Kind
+from iot_agent.storage import layout
 from iot_agent.storage.identities import IdentityDirectories
 
 
@@ -20,12 +21,12 @@ def look(config: Path, settings: Settings, active: str | None) -> list[File]:
         wanted[settings.bootstrap_key] = Kind.DELIVERED_KEY
     if settings.manufacturer_ca is not None:
         wanted[settings.manufacturer_ca] = Kind.INPUT
-    optional = {state / "state.json": Kind.STATE, state / "identities": way}
+    optional = {state / layout.RECORD: Kind.STATE, state / layout.IDENTITIES: way}
     identities = IdentityDirectories(state)
     for label in _labels(identities):
         directory = identities.root / label
         mine, key = (Kind.SHARED, Kind.SHARED_KEY) if shared and label == active else (Kind.STATE, Kind.KEY)
-        optional |= {directory: mine, directory / "key.pem": key}
+        optional |= {directory: mine, directory / layout.KEY: key}
     return [_look(path, kind) for path, kind in wanted.items()] + [
         _look(path, kind) for path, kind in optional.items() if os.path.lexists(path)
     ]
