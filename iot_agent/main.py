@@ -30,7 +30,7 @@ from iot_agent.resident.daemon import Daemon, Dependencies
 from iot_agent.resident.unconfigured import Unconfigured
 from iot_agent.status import prometheus
 from iot_agent.storage import layout
-from iot_agent.storage.application_access import PublishingStore
+from iot_agent.storage.application_access import ApplicationAccess
 from iot_agent.storage.identities import IdentityDirectories
 from iot_agent.storage.record_store import RecordStore
 
@@ -146,9 +146,10 @@ def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifie
         store = RecordStore(settings.state_directory, identities, settings.serial)
         record = _load(store, settings)
         clock = FlooredClock(record.time_floor)
-        applications = PublishingStore(store, identities, settings)
+        applications = ApplicationAccess(identities, settings)
         means = Means(
-            store=applications,
+            store=store,
+            applications=applications,
             clock=clock,
             policy=settings.policy,
             new_label=lambda: layout.new_label(clock.now(), os.urandom(4)),
@@ -190,7 +191,7 @@ def _load(store: RecordStore, settings: Settings) -> Record:
     return record
 
 
-def _reload(config: Path, running: Settings, applications: PublishingStore) -> Settings:
+def _reload(config: Path, running: Settings, applications: ApplicationAccess) -> Settings:
     """Read the configuration again; raises `ValueError` with what is wrong with it."""
     try:
         settings = _read(config)
