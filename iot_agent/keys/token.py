@@ -6,8 +6,6 @@ before the key is made, so that no key is ever made that nothing on disk knows o
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 from iot_agent.core.errors import Code, Fatal, Retryable
 from iot_agent.core.ports import Credentials
 from iot_agent.core.settings import Token, TokenKey
-from iot_agent.host.subprocesses import how_it_ended
+from iot_agent.host.subprocesses import NoAnswer, ask
 from iot_agent.keys import certificates, pkcs11_uri
 from iot_agent.keys.remote_key import remote_key
 from iot_agent.storage import atomic, layout
@@ -85,24 +83,12 @@ class TokenKeys:
         }
         what = f"{operation} on token {self._token.label!r} of {self._token.module}"
         try:
-            done = subprocess.run(  # noqa: S603 - our own interpreter and module, no shell
-                [sys.executable, "-P", "-m", PROGRAM],
-                input=json.dumps(request).encode() + b"\n",
-                stdout=subprocess.PIPE,
-                timeout=self._limit,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise Retryable(Code.TOKEN, f"{what} hung and was stopped after {self._limit:.0f} s") from error
+            # In the process group of the worker, so that whoever kills the worker kills the helper.
+            answer = json.loads(ask(PROGRAM, json.dumps(request).encode() + b"\n", self._limit, own_group=False))
         except OSError as error:
             raise Retryable(Code.TOKEN, f"{what} could not be started: {error}") from error
-        try:
-            answer = json.loads(done.stdout)
-        except ValueError as error:
-            raise Retryable(
-                Code.TOKEN,
-                f"{what} {how_it_ended(done.returncode)} without an answer; its last words are in the journal",
-            ) from error
+        except NoAnswer as error:
+            raise Retryable(Code.TOKEN, f"{what} {error}; what it wrote last is in the journal") from error
         if "result" in answer:
             return answer["result"]
         if answer["fatal"]:
