@@ -1,9 +1,9 @@
-"""The child process that reads the configuration: agent.yaml, then the files that it names.
+"""The configuration reader, a child process of the daemon: reads agent.yaml, then checks the files that it names.
 
-`python -m iot_agent.config FILE` prints the settings as JSON. If they cannot be served under, it says every problem on
-stderr, one a line, with its cure, and exits 78 (EX_CONFIG); stdout then lists, as JSON, the files beside agent.yaml
-whose change is worth another look. With `STARTING`, a device that has an identity of its own is served whatever is
-wrong with those.
+`python -m iot_agent.config FILE` prints the settings as JSON. If the daemon cannot use them, it writes every problem to
+stderr, one a line, with its remedy, and exits with 78 (EX_CONFIG); stdout then lists, as JSON, the files beside
+agent.yaml whose change is a reason to read again. With `STARTING`, a device that has an identity of its own starts
+whatever is wrong with those files.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from iot_agent.config import agent_yaml, bundle
-from iot_agent.config.agent_yaml import BadConfiguration
+from iot_agent.config.agent_yaml import AgentYamlError
 from iot_agent.core.settings import dump
 from iot_agent.host.subprocesses import STARTING
 
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         return os.EX_USAGE
     try:
         settings = agent_yaml.read(Path(arguments[0]))
-    except BadConfiguration as error:
+    except AgentYamlError as error:
         sys.stderr.write(f"{error}\n")
         sys.stdout.write("[]")
         return os.EX_CONFIG

@@ -68,7 +68,7 @@ SPOILT: dict[str, tuple[Callable[[FaultyDevice], object], str, str]] = {
     "configuration writable": (lambda p: (p.directory / "agent.yaml").chmod(0o666), "files.mode", "agent.yaml"),
     "CA file missing": (lambda p: (p.directory / "endpoint-ca.pem").unlink(), "files.access", "No such file"),
     "CA file empty": (
-        lambda p: (p.directory / "manufacturer-ca.pem").write_text(""), "files.content", "holds no certificate in PEM",
+        lambda p: (p.directory / "manufacturer-ca.pem").write_text(""), "files.content", "contains no certificate in PEM",
     ),
     "another key": (other_key, "identity.active", "it is not for our key"),
     "key missing": (lambda p: (p.identity / "key.pem").unlink(), f"keys.{LABEL}", "cannot read"),
@@ -311,7 +311,7 @@ def test_who_may_not_read_the_configuration_is_told_to_use_sudo(
 ) -> None:
     # In this process, which can give up root: a child's interpreter may be root's alone.
     monkeypatch.setattr(command, "read_configuration", lambda path, **_: agent_yaml.read(path))
-    monkeypatch.setattr(command, "BadConfiguration", agent_yaml.BadConfiguration)
+    monkeypatch.setattr(command, "BadConfiguration", agent_yaml.AgentYamlError)
     FaultyDevice(open_place)
     configuration = open_place / "agent.yaml"
     configuration.chmod(0o600)
