@@ -111,7 +111,7 @@ def _read(path: Path) -> bytes:
 
 
 def _permit(path: Path) -> str:
-    """Give the command that lets the agent's user read a file: for the outermost directory that stops it, or the file."""
+    """Give the command that lets the agent's user read a file: for the outermost directory that stops it, or it."""
     if path.parent == CONFIGURATION / "bootstrap" or (path.parent == CONFIGURATION and path.suffix == ".pem"):
         return "run: sudo systemd-tmpfiles --create iot-agent.conf"
     try:

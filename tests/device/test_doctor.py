@@ -21,7 +21,7 @@ from iot_agent.doctor.findings import Level
 from iot_agent.doctor.probes import cloud, network
 from iot_agent.doctor.rules import clock, files, renewal
 from iot_agent.doctor.rules import identities as identity_rules
-from iot_agent.doctor.rules.files import Kind
+from iot_agent.doctor.rules.files import FileKind
 from iot_agent.doctor.rules.network import Network
 from iot_agent.keys import certificates
 from iot_agent.storage import identity_lock
@@ -68,7 +68,7 @@ SPOILT: dict[str, tuple[Callable[[FaultyDevice], object], str, str]] = {
     "configuration writable": (lambda p: (p.directory / "agent.yaml").chmod(0o666), "files.mode", "agent.yaml"),
     "CA file missing": (lambda p: (p.directory / "endpoint-ca.pem").unlink(), "files.access", "No such file"),
     "CA file empty": (
-        lambda p: (p.directory / "manufacturer-ca.pem").write_text(""), "files.content", "contains no certificate in PEM",
+        lambda p: (p.directory / "manufacturer-ca.pem").write_text(""), "files.content", "contains no certificate",
     ),
     "another key": (other_key, "identity.active", "it is not for our key"),
     "key missing": (lambda p: (p.identity / "key.pem").unlink(), f"keys.{LABEL}", "cannot read"),
@@ -113,10 +113,10 @@ def test_what_is_spoilt_is_found_with_a_remedy(patient: FaultyDevice, name: str)
     assert found[check].remedy
 
 
-HONEST_CLOCK = clock.Clock
+HONEST_CLOCK = clock.ClockFacts
 
 
-def forgiving_clock(now: float, floor: int, *rest: int | None) -> clock.Clock:
+def forgiving_clock(now: float, floor: int, *rest: int | None) -> clock.ClockFacts:
     return HONEST_CLOCK(max(now, floor), floor, *rest)  # type: ignore[arg-type]  # as they came
 
 
@@ -126,12 +126,12 @@ def trusting_look(host: str, port: int, _ca_file: Path, **_named: object) -> Net
 
 BUGS: dict[str, tuple[object, str, object]] = {
     "CA file empty": (bundle, "_flaw", lambda *_, **__: None),
-    "key readable by all": (files, "FORBIDDEN", dict.fromkeys(Kind, 0)),
+    "key readable by all": (files, "FORBIDDEN", dict.fromkeys(FileKind, 0)),
     "key of somebody else": (files, "_judge_one", lambda *_: iter(())),
     "another key": (certificates, "_flaws", lambda *_: ()),
     "of another CA": (certificates, "_issued_by", lambda *_: True),
     "no current": (IdentityDirectories, "current", lambda _: LABEL),
-    "clock behind the floor": (clock, "Clock", forgiving_clock),
+    "clock behind the floor": (clock, "ClockFacts", forgiving_clock),
     "port closed": (network, "look", trusting_look),
     "rotations too slow": (renewal, "longest_rotation", lambda _: 0),
 }
@@ -391,7 +391,7 @@ def test_the_cloud_is_believed_before_the_kernel(
     level: Level,
 ) -> None:
     told = None if ahead is None else 1_000_000 + ahead
-    *_, trust = clock.judge(clock.Clock(1_000_000, 0, synchronised, told))
+    *_, trust = clock.judge(clock.ClockFacts(1_000_000, 0, synchronised, told))
     assert trust.level is level
 
 
@@ -405,6 +405,6 @@ def test_the_exit_status_is_that_of_the_worst_finding() -> None:
 
 
 def test_what_works_in_spite_of_the_rules_is_a_warning() -> None:
-    seen = identity_rules.Seen("iot-agent-1", "pending", None, "aa", 0, 10, odd="its serial number is 0")
+    seen = identity_rules.IdentityFacts("iot-agent-1", "pending", None, "aa", 0, 10, odd="its serial number is 0")
     (finding,) = identity_rules.judge([seen], Record("SN-0001"), 5)
     assert (finding.level, finding.message) == (Level.WARNING, "the certificate of iot-agent-1: its serial number is 0")
