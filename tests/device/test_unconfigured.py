@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.device.faulty_device import FaultyDevice
-from tests.device.test_daemon import LonelyAgent
+from tests.device.lonely_agent import LonelyAgent
 from tests.harness import PATIENCE, Agent, wait_for
 
 

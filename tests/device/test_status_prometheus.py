@@ -1,62 +1,20 @@
-"""One word for monitoring, and the numbers beside it."""
+"""The metrics for Prometheus, and the alert rules and dashboard that use them."""
 
 import json
 import os
 import re
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from iot_agent.core.record import Certificate, Failure, Identity, Kind, Record, State, Step
+from iot_agent.core.record import Record
 from iot_agent.status import prometheus
-from iot_agent.status.report import compose
+from tests.device.reports import RECORD, failing, report
 
 MONITORING = Path(__file__).parents[2] / "packaging/monitoring"
-IDENTITY = Identity("iot-agent-1", Certificate("ab" * 32, 1000, 2000, 1700))
-RECORD = Record("SN-0001", State.ACKED, active=IDENTITY, rotations=3, last_contact=1200)
-ABOUT: dict[str, Any] = {
-    "daemon": "running",
-    "version": "0.1.0",
-    "key": None,
-    "configuration": {"error": None, "remedy": None},
-    "trouble": None,
-    "clock_trusted": True,
-}
-
-
-def report(record: Record = RECORD, now: float = 1500, **about: object) -> dict[str, Any]:
-    return compose(record, Step(Kind.WAIT, now, "waiting"), now, {**ABOUT, **about})
-
-
-def failing(times: int) -> Record:
-    failure = Failure(Kind.REQUEST, "unreachable", "no route", "Check the network.", 1400)
-    return replace(RECORD, attempt=times, failure=failure)
-
-
-@pytest.mark.parametrize(
-    ("shown", "level"),
-    [
-        (report(), "good"),
-        (report(Record("SN-0001")), "good"),
-        (report(failing(3)), "good"),
-        (report(failing(4)), "attention"),
-        (report(now=1899), "good"),
-        (report(now=1901), "critical"),
-        (report(now=2001), "critical"),
-        (report(clock_trusted=False), "attention"),
-        (report(configuration={"error": "agent.yaml:1: no\nmore", "remedy": "mend it"}), "attention"),
-        (report(trouble="cannot write"), "critical"),
-        (report(failing(9), now=2001), "critical"),
-    ],
-)
-def test_health_is_the_worst_that_has_something_to_say(shown: dict[str, Any], level: str) -> None:
-    assert shown["health"]["level"] == level
-    assert "\n" not in shown["health"]["why"]
 
 
 def samples(text: str) -> dict[str, float]:
@@ -148,12 +106,6 @@ def test_whatever_is_in_the_place_of_the_file_it_is_replaced_or_told_and_never_f
     assert path.exists() == (spoil is spoil_with_directory) == bool(caplog.records)
     if spoil is spoil_with_link:
         assert (tmp_path / "target").read_text() == "of somebody else"
-
-
-@pytest.mark.parametrize("error", ["", "x", "x\ny"])
-def test_a_daemon_that_waits_for_its_configuration_is_never_good(error: str) -> None:
-    shown = report(daemon="waiting for its configuration", configuration={"error": error, "remedy": "mend it"})
-    assert shown["health"]["level"] == "attention"
 
 
 def test_switched_off_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
