@@ -22,7 +22,7 @@ from tests.harness import PATIENCE, wait_for
 
 @pytest.fixture
 def liar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give a run directory whose socket answers like that."""
+    """Give a run directory whose socket gives such answers."""
     loop = Loop(tmp_path / "control.sock")
     events = [vars(event) for event in hostile_record().history]
     answers = {
@@ -60,7 +60,7 @@ def test_agentctl_writes_nothing_that_a_terminal_obeys_whatever_the_record_holds
     assert obeyed(said) == set()
 
 
-def test_agentctl_without_that_would_be_noticed(
+def test_an_agentctl_that_passes_control_characters_on_would_be_noticed(
     liar: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(text, "safe", lambda answer: answer)
@@ -70,14 +70,12 @@ def test_agentctl_without_that_would_be_noticed(
     assert "\x1b" in obeyed(capsys.readouterr().out)
 
 
-def test_an_answer_that_lacks_everything_is_said_to_make_no_sense(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_without_its_fields_is_reported_as_unusable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = Loop(tmp_path / "control.sock")
     monkeypatch.setattr(loop._server, "_handler", lambda _: {"ok": True, "status": []})
     try:
-        assert "did not answer sensibly" in said_by_agentctl("--run", str(tmp_path), "status")
-        assert "did not answer sensibly" in said_by_agentctl("--run", str(tmp_path), "history")
+        assert "cannot be used" in said_by_agentctl("--run", str(tmp_path), "status")
+        assert "cannot be used" in said_by_agentctl("--run", str(tmp_path), "history")
     finally:
         loop.close()
 
@@ -90,7 +88,7 @@ def test_agentctl_speaks_to_people_and_programs(agent: LonelyAgent) -> None:
     told = json.loads(agent.agentctl("status", "--json").stdout)
     assert told["schema"] == 1
     assert agent.agentctl("rotate").returncode == 0
-    assert agent.agentctl("history").stdout == "nothing yet\n"
+    assert agent.agentctl("history").stdout == "no events yet\n"
     waited = agent.agentctl("rotate", "--wait", "0.5")
     assert waited.returncode == 75
     assert "not rotated within" in waited.stderr

@@ -149,7 +149,7 @@ def test_without_a_configuration_it_waits_says_for_what_and_takes_it_over(
     refused = agent.agentctl("rotate")
     assert refused.returncode == 78
     assert "No such file" in refused.stderr
-    assert agent.agentctl("history").stdout == "nothing yet\n"
+    assert agent.agentctl("history").stdout == "no events yet\n"
     path.write_text("colour: red\n")
     wait_for(lambda: "colour: unknown key" in agent.status()["configuration"]["error"])
     path.write_text(good)

@@ -19,7 +19,7 @@ from tests.device.reports import failing, report
         (report(now=1901), "critical"),
         (report(now=2001), "critical"),
         (report(clock_trusted=False), "attention"),
-        (report(configuration={"error": "agent.yaml:1: no\nmore", "remedy": "mend it"}), "attention"),
+        (report(configuration={"error": "agent.yaml:1: no\nmore", "remedy": "repair it"}), "attention"),
         (report(trouble="cannot write"), "critical"),
         (report(failing(9), now=2001), "critical"),
     ],
@@ -31,5 +31,5 @@ def test_health_is_the_worst_that_has_something_to_say(shown: dict[str, Any], le
 
 @pytest.mark.parametrize("error", ["", "x", "x\ny"])
 def test_a_daemon_that_waits_for_its_configuration_is_never_good(error: str) -> None:
-    shown = report(daemon="waiting for its configuration", configuration={"error": error, "remedy": "mend it"})
+    shown = report(daemon="waiting for its configuration", configuration={"error": error, "remedy": "repair it"})
     assert shown["health"]["level"] == "attention"

@@ -21,7 +21,7 @@ def samples(text: str) -> dict[str, float]:
     return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line[0] != "#"}
 
 
-def test_the_numbers_say_what_the_report_says() -> None:
+def test_the_metrics_say_what_the_report_says() -> None:
     assert samples(prometheus.text(report(failing(2)))) == {
         'iot_agent_info{serial="SN-0001",version="0.1.0"}': 1,
         'iot_agent_state{state="unprovisioned"}': 0,
@@ -42,7 +42,7 @@ def test_the_numbers_say_what_the_report_says() -> None:
 
 
 @pytest.mark.parametrize("record", [RECORD, failing(2), Record('odd "\\\n serial')])
-def test_prometheus_itself_takes_them(record: Record) -> None:
+def test_prometheus_itself_accepts_them(record: Record) -> None:
     checked = subprocess.run(
         ["promtool", "check", "metrics"],
         input=prometheus.text(report(record)),
@@ -53,7 +53,7 @@ def test_prometheus_itself_takes_them(record: Record) -> None:
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def test_the_file_is_replaced_only_when_a_number_changes_and_goes_in_the_end(tmp_path: Path) -> None:
+def test_the_file_is_replaced_only_when_a_value_changes_and_removed_in_the_end(tmp_path: Path) -> None:
     path = tmp_path / "iot-agent.prom"
     textfile = prometheus.Textfile(path)
     textfile.publish(report())
@@ -68,13 +68,13 @@ def test_the_file_is_replaced_only_when_a_number_changes_and_goes_in_the_end(tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_written_is_said_once_and_hurts_nobody(
+def test_a_file_that_cannot_be_written_is_logged_once_and_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     textfile = prometheus.Textfile(tmp_path / "nowhere" / "iot-agent.prom")
     textfile.publish(report())
     textfile.publish(report(failing(1)))
-    assert [entry.getMessage()[:46] for entry in caplog.records] == ["cannot write the numbers for monitoring: [Errn"]
+    assert [entry.getMessage()[:31] for entry in caplog.records] == ["cannot write the metrics: [Errn"]
     (tmp_path / "nowhere").mkdir()
     textfile.publish(report())
     assert (tmp_path / "nowhere" / "iot-agent.prom").exists()
@@ -94,7 +94,7 @@ def spoil_with_fifo(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [spoil_with_directory, spoil_with_link, spoil_with_fifo])
-def test_whatever_is_in_the_place_of_the_file_it_is_replaced_or_told_and_never_followed(
+def test_whatever_is_in_the_place_of_the_file_is_replaced_or_logged_and_never_followed(
     tmp_path: Path, spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "iot-agent.prom"
@@ -183,7 +183,7 @@ def certificate(percent: int) -> dict[str, str]:
     }
 
 
-def test_rules_and_dashboard_name_only_numbers_that_there_are() -> None:
+def test_rules_and_dashboard_name_only_metrics_that_exist() -> None:
     dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len(expressions) == 7
