@@ -83,7 +83,7 @@ def arguments_parser() -> argparse.ArgumentParser:
     )
     rotate.add_argument(
         "--wait", type=float, metavar="SECONDS",
-        help="wait until the rotation is finished, at most so long; then the exit status is 75",
+        help="wait until the rotation is finished; exit status 75 if that takes longer",
     )  # fmt: skip
     rotate.set_defaults(run=_rotate)
 

@@ -78,7 +78,7 @@ def _problems(named: dict[str, tuple[Path, bytes]]) -> Iterator[Problem]:
         try:
             flaw = _flaw(_read(path), mark, parsed=key == "manufacturer_ca")
         except (FileNotFoundError, NotADirectoryError):
-            remedy = f"copy the bundle that was made for this device to {path.parent}"
+            remedy = "copy it there from the bundle that was made for this device"
             yield Problem(path, f"{path}: {key}: does not exist", remedy)
         except PermissionError:
             yield Problem(path, f"{path}: {key}: the agent's user may not read it", _permit(path))

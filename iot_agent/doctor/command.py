@@ -43,7 +43,7 @@ def diagnose(config: Path) -> Iterator[Finding]:
         given = read_configuration(config, starting=True)  # the examination checks the files
     except BadConfiguration as problem:
         readable = os.access(config, os.R_OK, effective_ids=True) or os.geteuid() == 0
-        remedy = "Correct the file, and check it with: iot-agent --check" if readable else "Run: sudo agentctl doctor"
+        remedy = "Correct this, then check it with: iot-agent --check" if readable else "Run: sudo agentctl doctor"
         for line in str(problem).splitlines():
             yield findings.error("configuration", line, remedy)
         return
@@ -58,7 +58,9 @@ def _ask_the_daemon(given: Settings) -> Iterator[Finding]:
         yield from daemon.judge(control_socket.ask(given.socket, "status")["status"])
     except PermissionError:
         yield findings.skipped("daemon", f"no permission to ask it at {given.socket}; run: sudo agentctl doctor")
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        yield daemon.down(f"{given.socket}: {error.strerror or error}")
+    except (ValueError, KeyError) as error:
         yield daemon.down(f"{given.socket}: {error}")
 
 

@@ -102,4 +102,4 @@ def summary(findings: list[Finding]) -> str:
     """Give the last line, with the counts."""
     count = {level: sum(finding.level is level for finding in findings) for level in Level}
     found = f"errors: {count[Level.ERROR]}, warnings: {count[Level.WARNING]}, fine: {count[Level.FINE]}"
-    return found + (f", not looked at: {count[Level.SKIPPED]}" if count[Level.SKIPPED] else "")
+    return found + (f", skipped: {count[Level.SKIPPED]}" if count[Level.SKIPPED] else "")

@@ -51,7 +51,7 @@ def replaced(path: Path, by: Callable[[Path], None]) -> None:
 
 
 SPOIL: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (Path.unlink, "does not exist; copy the bundle that was made for this device to "),
+    "missing": (Path.unlink, "does not exist; copy it there from the bundle that was made for this device"),
     "empty": (lambda path: path.write_text(""), "in PEM; replace it with the file that was made for this device"),
     "a directory": (lambda path: replaced(path, Path.mkdir), "cannot be read: [Errno 21] Is a directory"),
     "a pipe": (lambda path: replaced(path, os.mkfifo), "in PEM; replace it"),

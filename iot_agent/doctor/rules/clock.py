@@ -28,15 +28,17 @@ def judge(seen: ClockFacts) -> Iterator[Finding]:
         behind = f"{seen.floor - seen.now:.0f} s behind a time that this device and the cloud agreed on"
         yield error("clock.floor", f"the clock is {behind}; the agent uses that time for certificates", SET_IT)
     else:
-        yield fine("clock.floor", "not behind the time that is known to have passed")
+        yield fine("clock.floor", "the clock is not behind the time that is known to have passed")
     if seen.cloud is not None:
         yield _compared(seen.now - seen.cloud)
     elif seen.synchronised is None:
         yield warning("clock.trust", "neither the kernel nor the cloud could say whether the clock is right", SET_IT)
     elif seen.synchronised:
-        yield fine("clock.trust", "the kernel says that it is synchronised")
+        yield fine("clock.trust", "the kernel says that the clock is synchronised")
     else:
-        yield warning("clock.trust", "the kernel says that it is not synchronised; the cloud was not asked", SET_IT)
+        yield warning(
+            "clock.trust", "the kernel says that the clock is not synchronised; the cloud was not asked", SET_IT
+        )
 
 
 def _compared(ahead: float) -> Finding:

@@ -74,22 +74,22 @@ def _judge_one(file: File, agent: Agent) -> Iterator[Finding]:
         yield error(
             "files.owner",
             f"{file.path} belongs to uid {file.uid}, the agent is uid {agent.uid}",
-            f"chown {agent.uid} {file.path}",
+            f"Run: chown {agent.uid} {file.path}",
         )
     excess = file.mode & _forbidden(file, agent)
     if excess:
         yield error(
             "files.mode",
             f"{file.path} has mode {file.mode:04o}, which gives too many rights to {_whom(excess)}",
-            f"chmod {file.mode & ~excess:04o} {file.path}"
-            + ("; the key may have been read: replace it with agentctl rotate" if "KEY" in file.kind.name else ""),
+            f"Run: chmod {file.mode & ~excess:04o} {file.path}"
+            + (". The key may have been read: replace it with agentctl rotate" if "KEY" in file.kind.name else ""),
         )
 
 
 def judge_group(name: str, seen: list[File], agent: Agent) -> Finding:
     """Judge whether `identity.group` can read the active identity."""
     if agent.shared is None:
-        return warning("files.group", f"identity.group: there is no group {name}", f"groupadd --system {name}")
+        return warning("files.group", f"identity.group: there is no group {name}", f"Run: groupadd --system {name}")
     wanting = [
         file.path
         for file in seen
