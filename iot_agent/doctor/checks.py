@@ -52,12 +52,12 @@ Check = Callable[[Context], Iterator[Finding]]
 
 def state_disk(context: Context) -> Iterator[Finding]:
     """Check the file system of the state directory."""
+    state = context.settings.state_directory
     try:
-        yield from disk_rules.judge(disk.look(context.settings.state_directory))
+        yield from disk_rules.judge(disk.look(state))
     except OSError as error:
-        yield findings.error(
-            "disk", f"{error}", "Start the agent once: it makes its state directory. Or run with sudo."
-        )
+        remedy = "Start the agent: it makes its state directory. If you are not root, run: sudo agentctl doctor"
+        yield findings.error("disk", f"{state}: {error.strerror or error}", remedy)
 
 
 def modes(context: Context) -> Iterator[Finding]:
@@ -137,7 +137,7 @@ def check_in(context: Context) -> Iterator[Finding]:
 
 
 def system_clock(context: Context) -> Iterator[Finding]:
-    """Check the clock, last: the cloud may have told its time."""
+    """Check the clock, last: by then the cloud may have answered with its time."""
     facts = clock_rules.ClockFacts(time.time(), context.record.time_floor, clock.synchronised(), context.cloud_time)
     yield from clock_rules.judge(facts)
 

@@ -1,4 +1,4 @@
-"""The files that agent.yaml names: what is wrong with them, when that counts, and that what is told to do mends it."""
+"""The files that agent.yaml names: what is wrong with them, when that matters, and that the remedy repairs it."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def patient(open_place: Path) -> FaultyDevice:
 
 
 def told(patient: FaultyDevice, *, starting: bool = True) -> list[str]:
-    """Give what is told to the agent's user, with the paths shortened."""
+    """Give the problems that the agent's user sees, with the paths shortened."""
     for path in [patient.state, *patient.state.rglob("*"), patient.directory / "bootstrap.key"]:
         if os.path.lexists(path):
             os.chown(path, *AGENT, follow_symlinks=False)
