@@ -70,7 +70,7 @@ def create(world: World, serial: str, principal: str, pem: str) -> Certificate |
     """Return the certificate for the request `pem`: issued, recorded, and only then registered."""
     now = world.clock()
     device = world.devices.get(serial)
-    presented = _presented(world, principal) if lifecycle.needs_inspection(device, principal, now) else None
+    presented = _inspect(world, principal) if lifecycle.needs_inspection(device, principal, now) else None
     decision = lifecycle.decide_create(device, serial, principal, presented, now)
     if isinstance(decision, Refuse | Quarantine):
         return decision
@@ -133,7 +133,7 @@ def check_in(world: World, serial: str, principal: str, report: str) -> Device |
 @again_on_conflict
 def registered(world: World, certificate_id: str) -> str | None:
     """Record a vendor certificate that registered itself, or quarantine it. Return its serial, if it names one."""
-    presented = _presented(world, certificate_id)
+    presented = _inspect(world, certificate_id)
     if presented is None:
         telemetry.say("registered", certificate=certificate_id, reason="the certificate is gone")
         return None
@@ -234,7 +234,7 @@ def _retire(world: RetirementContext, certificate_id: str, *, delete: bool) -> N
         world.registry.delete(certificate_id)
 
 
-def _presented(world: World, certificate_id: str) -> Presented | None:
+def _inspect(world: World, certificate_id: str) -> Presented | None:
     found = world.registry.describe(certificate_id)
     if found is None:
         return None
