@@ -6,10 +6,11 @@ import argparse
 import re
 from pathlib import Path
 
+from cloud.rotation.messages import SERIAL
+
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-SHORTEST_LIFETIME_S = 10
-LONGEST_LIFETIME_S = 3652 * 86400  # as long as a CA made here; far longer ones would end after the year 9999
-SERIAL = re.compile(r"[a-zA-Z0-9:_-]{1,64}")  # a thing's name, short enough for an X.509 common name
+SHORTEST_S = 10
+LONGEST_S = 3652 * 86400  # as long as a CA made here; far longer ones would end after the year 9999
 STACK = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,99}")
 
 
@@ -26,7 +27,7 @@ def lifetime_s(text: str) -> int:
     """Seconds of `90d`, `12h`, `30m` or `20s`; a bare number is refused, for nobody knows which unit was meant."""
     match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
     seconds = int(match[1]) * UNITS_S[match[2]] if match else 0
-    if not SHORTEST_LIFETIME_S <= seconds <= LONGEST_LIFETIME_S:
+    if not SHORTEST_S <= seconds <= LONGEST_S:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a time from 10s to 3652d; write it with its unit, as 90d, 12h, 30m or 20s"
         )

@@ -11,7 +11,7 @@ from typing import Final
 from cloud.common.arguments import add_where, lifetime_s, serial
 from cloud.rotation.record import State
 
-OVERVIEW: Final = """\
+FLEET_OVERVIEW: Final = """\
 Sees and steers the fleet of a deployed stack.
 
   iot-fleet list --overdue                  devices that should have renewed long ago
@@ -30,7 +30,7 @@ EXIT: Final = "Exit status: 0 done, 1 a problem, with its reason, 2 a wrong comm
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     """Return the command and its options; prints help or what is wrong and exits as argparse does."""
     plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="iot-fleet", description=OVERVIEW, epilog=EXIT, formatter_class=plain)
+    parser = argparse.ArgumentParser(prog="iot-fleet", description=FLEET_OVERVIEW, epilog=EXIT, formatter_class=plain)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, summary: str, text: str) -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from cloud.fleet import formatting
-from cloud.rotation.agenda import overdue_at
+from cloud.rotation.agenda import DAY_MS, overdue_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,9 +29,9 @@ BUCKETS: Final = 30
 WIDTHS: Final = (
     *(minutes * formatting.HOUR_MS // 60 for minutes in (1, 5, 15, 30)),
     *(hours * formatting.HOUR_MS for hours in (1, 3, 6, 12)),
-    *(days * formatting.DAY_MS for days in (1, 2, 7, 14, 30, 90)),
+    *(days * DAY_MS for days in (1, 2, 7, 14, 30, 90)),
 )
-SHOWN: Final = 1000
+RISKS_KEPT: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def make(devices: Iterable[Device], now: int) -> Forecast:
     forecast.contacts = _histogram([now - life.contact for life in lives], 0)
     forecast.usual = usual_interval([now - life.contact for life in lives])
     risks = sorted(filter(None, (_risk(life, forecast.usual or 0, now) for life in lives)), key=_urgency)
-    forecast.at_risk, forecast.risks = len(risks), risks[:SHOWN]
+    forecast.at_risk, forecast.risks = len(risks), risks[:RISKS_KEPT]
     return forecast
 
 
@@ -155,7 +155,7 @@ def _urgency(risk: Risk) -> int:
 def _histogram(moments: list[int], start: int) -> Histogram:
     """Count in buckets of the first of WIDTHS with which BUCKETS are enough."""
     reach = max((moment - start for moment in moments), default=0) + 1
-    width = next((width for width in WIDTHS if width * BUCKETS >= reach), 365 * formatting.DAY_MS)
+    width = next((width for width in WIDTHS if width * BUCKETS >= reach), 365 * DAY_MS)
     counts = Counter((moment - start) // width for moment in moments)
     return Histogram(start, width, tuple(counts[bucket] for bucket in range(max(counts, default=-1) + 1)))
 

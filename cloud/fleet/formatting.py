@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from cloud.rotation.agenda import DAY_MS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SECOND_MS: Final = 1000
 HOUR_MS: Final = 3600 * SECOND_MS
-DAY_MS: Final = 24 * HOUR_MS
 UNITS: Final = (("d", DAY_MS), ("h", HOUR_MS), ("min", 60 * SECOND_MS), ("s", SECOND_MS))
 
 

@@ -16,8 +16,8 @@ from cloud.fleet.examine import examine
 if TYPE_CHECKING:
     import argparse
 
-PAGE: Final = 500
-"""Lines that share the width of their columns: a long list comes as it is read, and takes no memory."""
+LINES_AT_ONCE: Final = 500
+"""Lines that are aligned and printed together: a long list is printed while it is read, and is not held in memory."""
 
 
 def list_devices(options: argparse.Namespace) -> int:
@@ -43,7 +43,7 @@ def list_devices(options: argparse.Namespace) -> int:
             print(json.dumps(listing.as_json(device, now)))
             continue
         lines.append(listing.row(device, now))
-        if len(lines) == PAGE:
+        if len(lines) == LINES_AT_ONCE:
             _print(lines)
     if not options.json:
         _print(lines)

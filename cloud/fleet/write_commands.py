@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.common import operations, serial_list
-from cloud.common.arguments import SERIAL
+from cloud.common import operations
 from cloud.common.errors import SetupError
+from cloud.common.operator_input import confirmed, listed_serials
 from cloud.common.progress import shown
 from cloud.fleet import formatting, listing, rollout
 from cloud.fleet.connect import reach
@@ -49,7 +48,7 @@ def revoke(options: argparse.Namespace) -> int:
     serials = _serials(options)
     office = reach(options).office
     named = ", ".join(serials[:FEW]) + (f" and {len(serials) - FEW} more" if len(serials) > FEW else "")
-    if not (options.yes or options.dry_run or _confirmed(f"Take {named} out of service, at once?")):
+    if not (options.yes or options.dry_run or confirmed(f"Take {named} out of service, at once?")):
         raise SetupError("nothing was done")
     return _each(options, serials, partial(operations.revoke, office))
 
@@ -125,27 +124,12 @@ def _serials(options: argparse.Namespace) -> list[str]:
         return list(dict.fromkeys(options.serials))
     if options.serials:
         raise SetupError("give serials or --from FILE, not both")
-    try:
-        written = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"cannot read {options.file}: {error}", "give a text file with one serial a line") from error
-    found, faults = serial_list.read(written.splitlines(), SERIAL)
-    if faults:
-        wrong = "\n".join(f"  {fault}" for fault in faults)
-        raise SetupError(f"nothing was done: {len(faults)} lines are wrong:\n{wrong}", "mend them, run again")
-    return [row.serial for row in found]
+    return [row.serial for row in listed_serials(options.file)]
 
 
 def _with_certificate(office: OperatorContext, issuer: str | None) -> Iterator[str]:
     wanted, now = listing.Wanted(issuer=issuer), office.clock()
     return (device.serial for device in office.devices.scan() if device.active and wanted.matches(device, now))
-
-
-def _confirmed(question: str) -> bool:
-    try:
-        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
-    except EOFError:
-        return False
 
 
 def _say(line: str) -> None:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloud.common import local_endpoint
 from cloud.local.evidence import Evidence, gather
+from cloud.local.handle import ROOT
 from cloud.local.tokens import LABEL, PIN, SOFTHSM_MODULE, TPM_MODULE, LocalToken, SoftHsm, TpmToken
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from cloud.common.local_endpoint import Description
 
-ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "build/demo"
 CLOUD, DEVICE, PIDS = HOME / "cloud", HOME / "device", HOME / "pids"
 T = TypeVar("T")
@@ -43,7 +43,7 @@ RENEWALS = 2
 TPM = HOME / "tpm"
 PACKAGES = {"softhsm": "softhsm2 opensc", "tpm": "swtpm tpm2-abrmd tpm2-tools libtpm2-pkcs11-1 dbus-daemon opensc"}
 TOKENS = {"softhsm": "SoftHSM", "tpm": "a software TPM (swtpm), used by the module for real ones (tpm2-pkcs11)"}
-PATIENCE_S = 90.0
+DEMO_LIMIT_S = 90.0
 ENTERED = {"introduced": "jitp", "issued": "rotated", "promoted": "acked"}
 # Short spans, so that a life fits into a minute; every other setting is the default.
 HURRY = """
@@ -239,8 +239,8 @@ def live(narrator: Narrator, token: LocalToken | None) -> tuple[list[str], float
         settled = shown["state"] == "acked" and shown["next_step"]["kind"] == "wait"
         if shown["rotations"] > RENEWALS and settled:
             return states, seconds_to_acked
-        if time.monotonic() - started > PATIENCE_S:
-            raise DemoError(f"after {PATIENCE_S:.0f} s: {json.dumps(shown)}; see {HOME.relative_to(ROOT)}/agent.log")
+        if time.monotonic() - started > DEMO_LIMIT_S:
+            raise DemoError(f"after {DEMO_LIMIT_S:.0f} s: {json.dumps(shown)}; see {HOME.relative_to(ROOT)}/agent.log")
         remaining = max(0, shown["next_step"]["due"] - shown["time"])
         narrator.wait(f"{shown['state']}: {shown['reason']}" + (f" (in {remaining} s)" if remaining else ""))
         time.sleep(0.2)
@@ -292,7 +292,7 @@ def history() -> list[dict[str, Any]]:
 
 def wait_for(look: Callable[[], T], narrator: Narrator, what: str, watching: str) -> T:
     """Look until there is something to see, as long as the process that should show it runs."""
-    limit = time.monotonic() + PATIENCE_S
+    limit = time.monotonic() + DEMO_LIMIT_S
     while True:
         try:
             return look()
@@ -301,7 +301,7 @@ def wait_for(look: Callable[[], T], narrator: Narrator, what: str, watching: str
                 log = (HOME / f"{watching}.log").read_text(errors="replace")[-2000:]
                 raise DemoError(f"{what} ended: {log}") from error
             if time.monotonic() > limit:
-                raise DemoError(f"{what} did not come up within {PATIENCE_S:.0f} s: {error}") from error
+                raise DemoError(f"{what} did not come up within {DEMO_LIMIT_S:.0f} s: {error}") from error
             narrator.wait(f"waiting for {what}")
             time.sleep(0.1)
 

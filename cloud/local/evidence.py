@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MQTT_5 = 5
 CONNACK = 0x20
-PATIENCE_S = 10
+BROKER_LIMIT_S = 10
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def accepts(here: Description, certificate: Path, key: Path, client_id: str) -> 
     body = b"\x00\x04MQTT" + bytes([MQTT_5, 0x02, 0, 30, 0]) + len(name).to_bytes(2) + name
     try:
         with (
-            socket.create_connection((here.mqtt_host, here.mqtt_port), timeout=PATIENCE_S) as plain,
+            socket.create_connection((here.mqtt_host, here.mqtt_port), timeout=BROKER_LIMIT_S) as plain,
             context.wrap_socket(plain, server_hostname=here.mqtt_host) as session,
         ):
             session.sendall(bytes([0x10, len(body)]) + body)

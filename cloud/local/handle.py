@@ -32,7 +32,7 @@ ACCOUNT = "000000000000"
 CREDENTIALS = Credentials("test", "test")  # the emulator's name for its root account
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 10.0
-LOG_TAIL_LINES = 20
+EMULATOR_LOG_TAIL_LINES = 20
 
 
 class LocalCloudError(Exception):
@@ -193,7 +193,7 @@ class LocalCloud:
             time.sleep(0.05)
 
     def _log_tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        lines = self.log.read_text(errors="replace").splitlines()[-EMULATOR_LOG_TAIL_LINES:]
         return "\n".join([f"--- {self.log}", *lines])
 
 

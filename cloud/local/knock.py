@@ -14,7 +14,7 @@ from pathlib import Path
 
 from awscrt import io, mqtt5
 
-PATIENCE_S = 20
+ANSWER_LIMIT_S = 20
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
     )
     client.start()
     try:
-        return 0 if answers.get(timeout=PATIENCE_S) == "accepted" else 1
+        return 0 if answers.get(timeout=ANSWER_LIMIT_S) == "accepted" else 1
     finally:
         client.stop()
 

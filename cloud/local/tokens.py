@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LABEL, PIN, SO_PIN = "iot-agent", "1234-device", "8765-factory"
 SOFTHSM_MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 TPM_MODULE = next(Path("/usr/lib").glob("*/pkcs11/libtpm2_pkcs11.so"), Path("/usr/lib/pkcs11/libtpm2_pkcs11.so"))
-PATIENCE_S = 20
+TPM_LIMIT_S = 20
 
 
 class LocalToken:
@@ -109,7 +109,7 @@ class SoftTpm:
         for process in reversed(self._running):
             process.send_signal(signal.SIGCONT)
             process.terminate()
-            process.wait(PATIENCE_S)
+            process.wait(TPM_LIMIT_S)
         self._running.clear()
         self.bus.unlink(missing_ok=True)
 
@@ -186,7 +186,7 @@ def _listening(port: int) -> bool:
 
 
 def _wait(look: Callable[[], bool]) -> None:
-    limit = time.monotonic() + PATIENCE_S
+    limit = time.monotonic() + TPM_LIMIT_S
     while not look():
         if time.monotonic() > limit:
             raise TimeoutError("the software TPM did not come up")

@@ -36,7 +36,7 @@ Item: TypeAlias = dict[str, Any]
 
 INDEX: Final = "agenda"
 OPEN: Final = "open"
-PAGE: Final = 100
+QUERY_PAGE: Final = 100
 
 OWNED: Final = (
     "state",
@@ -104,7 +104,7 @@ class Devices:
     def due(self, now: int) -> Iterator[str]:
         """Yield the serials the sweeper is to look at, the longest overdue first; may be some seconds behind."""
         condition = Key("agenda").eq(OPEN) & Key("look_at").lte(now)
-        for item in _items(self._table.query, IndexName=INDEX, KeyConditionExpression=condition, Limit=PAGE):
+        for item in _items(self._table.query, IndexName=INDEX, KeyConditionExpression=condition, Limit=QUERY_PAGE):
             yield str(item["serial"])
 
     def history(self, serial: str) -> Iterator[Happened]:

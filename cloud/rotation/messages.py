@@ -81,8 +81,8 @@ class CheckInRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
-    """AWS IoT's word that a certificate has registered itself (DG: just-in-time registration)."""
+class RegisteredEvent:
+    """AWS IoT reports that a certificate has registered itself (DG: just-in-time registration)."""
 
     certificate_id: str
 
@@ -189,9 +189,9 @@ def parse_check_in(data: bytes) -> CheckInRequest:
     return CheckInRequest(request_id, report)
 
 
-def parse_registered(data: bytes) -> Registered:
+def parse_registered(data: bytes) -> RegisteredEvent:
     """Read the certificate's id in the event; its other fields are asked of the registry, which knows them now."""
-    return Registered(certificate_id(_object(data).get("certificateId"), "certificateId"))
+    return RegisteredEvent(certificate_id(_object(data).get("certificateId"), "certificateId"))
 
 
 def certificate_id(value: object, name: str) -> str:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.common import aws_session, serial_list
-from cloud.common.arguments import SERIAL
+from cloud.common import aws_session
 from cloud.common.errors import SetupError, reported
+from cloud.common.operator_input import confirmed, listed_serials
 from cloud.common.progress import shown
 from cloud.setup import arguments, authorities, ca_key, files, preflight, stack
 from cloud.setup.factory import Factory, Made, open_for
@@ -22,6 +22,8 @@ from cloud.setup.teardown import Teardown
 
 if TYPE_CHECKING:
     import argparse
+
+    from cloud.common.serial_list import Row
 
 
 def main(words: list[str] | None = None) -> int:
@@ -78,7 +80,7 @@ def deploy(options: argparse.Namespace) -> None:
 
 def device(options: argparse.Namespace) -> None:
     """Prepare one device, or all of a list."""
-    listed = _listed(options.serials) if options.serials else None
+    listed = listed_serials(options.serials) if options.serials else None
     here = aws_session.connect(options.region, options.local)
     _preflight(here, options)
     redo = f"cloud/setup.sh deploy{_same(options)}"
@@ -95,22 +97,7 @@ def device(options: argparse.Namespace) -> None:
     print(f"  build/env/agent/bin/iot-agent --config {directory}/agent.yaml")
 
 
-def _listed(name: str) -> list[serial_list.Row]:
-    """Return the serials in a file, `-` for standard input; SetupError names every line that is wrong."""
-    try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"cannot read {name}: {error}", "give a text file with one serial a line") from error
-    found, faults = serial_list.read(text.splitlines(), SERIAL)
-    if faults:
-        wrong = "\n".join(f"  {fault}" for fault in faults)
-        raise SetupError(f"nothing was done: {len(faults)} lines of {name} are wrong:\n{wrong}", "mend them, run again")
-    if not found:
-        raise SetupError(f"there is no serial in {name}", "give a text file with one serial a line")
-    return found
-
-
-def _many(factory: Factory, listed: list[serial_list.Row], parent: Path, lifetime: timedelta, *, force: bool) -> None:
+def _many(factory: Factory, listed: list[Row], parent: Path, lifetime: timedelta, *, force: bool) -> None:
     """Prepare every device; one that fails does not keep the others from being made."""
     parent = parent.absolute()
     say(f"preparing {len(listed)} devices in {parent}; may be interrupted, and run again to go on")
@@ -136,7 +123,7 @@ def destroy(options: argparse.Namespace) -> None:
     _preflight(here, options)
     what = f"stack {options.stack} with its table of devices, their certificates and its CAs"
     question = f"Remove {what} from {here.place}?"
-    if not options.yes and not _confirmed(question):
+    if not options.yes and not confirmed(question):
         raise SetupError("nothing was removed")
     work = Teardown(here, stack.Stack(here, options.stack), say)
     work.run()
@@ -151,7 +138,7 @@ def destroy(options: argparse.Namespace) -> None:
     if not keys.key.exists():
         return
     question = f"Delete the vendor CA's key {keys.key} too? What it has signed can then never be renewed."
-    if options.delete_vendor_key or (not options.yes and _confirmed(question)):
+    if options.delete_vendor_key or (not options.yes and confirmed(question)):
         keys.certificate.unlink(missing_ok=True)
         keys.key.unlink()
         say("the vendor CA's key is deleted")
@@ -203,13 +190,6 @@ def _same(options: argparse.Namespace) -> str:
     given = {"--stack": options.stack if options.stack != "iot-agent" else None}
     given |= {"--region": options.region, "--local": options.local, "--state": options.state}
     return "".join(f" {name} {value}" for name, value in given.items() if value)
-
-
-def _confirmed(question: str) -> bool:
-    try:
-        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
-    except EOFError:
-        return False
 
 
 if __name__ == "__main__":

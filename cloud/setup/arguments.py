@@ -12,7 +12,7 @@ from cloud.setup.ca_key import CHOICES
 # What template.yaml allows, told before anything is made.
 TOPIC_PREFIX = re.compile(r"(?=.{1,32}$)/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,3}")
 
-OVERVIEW = """\
+SETUP_OVERVIEW = """\
 Sets up the cloud side of iot-agent, in AWS or on this machine.
 
   cloud/setup.sh deploy            create or update the stack and its two CAs
@@ -50,7 +50,7 @@ separately."""
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     """Return the command and its options; prints help or what is wrong and exits as argparse does."""
     plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="cloud/setup.sh", description=OVERVIEW, formatter_class=plain)
+    parser = argparse.ArgumentParser(prog="cloud/setup.sh", description=SETUP_OVERVIEW, formatter_class=plain)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     deploy = commands.add_parser("deploy", help="create or update the stack", description=DEPLOY, formatter_class=plain)

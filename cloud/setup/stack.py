@@ -36,7 +36,7 @@ UV_SETTINGS = {"UV": str(UV), "UV_PYTHON_DOWNLOADS": "never", "UV_SYSTEM_CERTS":
 BUILDS = ROOT / "build/sam"
 SAM_STACK = "aws-sam-cli-managed-default"
 WAIT_LIMIT_S = 1800
-LOG_TAIL_LINES = 40
+SAM_LOG_TAIL_LINES = 40
 
 
 class Stack:
@@ -204,7 +204,7 @@ def _run(what: str, words: list[str | Path], log: Path, environment: Mapping[str
             check=False,
         )
     if done.returncode:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-SAM_LOG_TAIL_LINES:])
         raise SetupError(
             f"{what} failed; the end of {log}:\n{tail}", "once the cause is removed, run the same command again"
         )
