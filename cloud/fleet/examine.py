@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found."""
+    """A device's record and history, its certificates in IoT Core, and where they differ."""
 
     device: Device
     history: list[Happened]
@@ -26,7 +26,7 @@ class Report:
     findings: list[Finding]
 
     def as_json(self, now: int) -> dict[str, Any]:
-        """Return it for a program to read."""
+        """Return the report as a JSON object."""
         named = roles(self.device)
         return {
             **listing.as_json(self.device, now),
@@ -58,7 +58,7 @@ class Report:
         }
 
     def lines(self, now: int) -> list[str]:
-        """Tell it to a person."""
+        """Return the report as lines of text for the terminal."""
         device, named = self.device, roles(self.device)
         told = [f"{device.serial}  {device.state}"]
         told += [f"  {note}" for note in listing.notes(device, now)]
@@ -85,14 +85,14 @@ class Report:
         )
         told.append("")
         if not self.findings:
-            told.append("Record and IoT Core agree.")
+            told.append("The record and IoT Core agree.")
         for one in self.findings:
             told += [f"! {one.certificate_id[:16]}: {one.problem}", f"    what to do: {one.remedy}"]
         return told
 
 
 def examine(here: Reach, serial: str) -> Report | None:
-    """Look a device up in the tables and in IoT Core; None if it is not known."""
+    """Look a device up in the tables and in IoT Core; None if it has no record."""
     device = here.office.devices.get(serial)
     if device is None:
         return None

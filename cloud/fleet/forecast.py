@@ -1,9 +1,9 @@
-"""How the fleet stands: when its certificates expire, when they renew, and which devices may not make it. Pure.
+"""When the fleet's certificates expire, when they will be renewed, and which devices are at risk. Pure.
 
-A device is *at risk* when the time left to it is less than THREE of its usual times between contacts, or when it is in
-the last sixth of its certificate's life and has not renewed. A record holds only the last contact, so the usual time is
-the fleet's: twice the median of how long ago the last contacts were (seen at a random moment, a contact is on average
-half an interval old). A device that has been silent for longer is taken to contact us as seldom as its silence is long.
+A device is *at risk* if its certificate expires within CONTACTS_NEEDED times its usual time between contacts, or if it
+is in the last sixth of its certificate's life and has not renewed. A record holds only the last contact, so the usual
+time is the fleet's: twice the median age of the last contacts (at a random moment, the last contact is on average half
+an interval old). For a device that has been silent for longer than that, its silence counts as the usual time.
 
 Times are ms since 1970, UTC.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cloud.rotation.record import Device
 
-THREE: Final = 3
+CONTACTS_NEEDED: Final = 3
 RENEWAL_AT: Final = 2 / 3
 BUCKETS: Final = 30
 WIDTHS: Final = (
@@ -47,7 +47,7 @@ class Life:
 
 @dataclass(frozen=True)
 class Risk:
-    """A device that may not make it, and why."""
+    """A device that may not renew in time, and why."""
 
     serial: str
     not_after: int
@@ -66,7 +66,7 @@ class Histogram:
 
 @dataclass
 class Forecast:
-    """The fleet at a moment."""
+    """The state of the fleet at the time `now`."""
 
     now: int
     states: Counter[str] = field(default_factory=Counter)
@@ -80,11 +80,11 @@ class Forecast:
 
     @property
     def devices(self) -> int:
-        """How many there are."""
+        """The number of devices."""
         return self.states.total()
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for a program to read."""
+        """Return the forecast as a JSON object."""
 
         def histogram(one: Histogram) -> dict[str, Any]:
             return {"start": one.start, "width": one.width, "counts": list(one.counts)}
@@ -104,12 +104,12 @@ class Forecast:
 
 
 def vars_of(risk: Risk) -> dict[str, Any]:
-    """Return a risk for a program to read."""
+    """Return a risk as a JSON object."""
     return {"serial": risk.serial, "expires_at": risk.not_after, "last_contact": risk.contact, "why": risk.why}
 
 
 def make(devices: Iterable[Device], now: int) -> Forecast:
-    """Return the forecast; of each device only a few numbers are kept."""
+    """Return the forecast. Only a few numbers of each device are kept in memory."""
     forecast = Forecast(now)
     lives: list[Life] = []
     for device in devices:
@@ -130,7 +130,7 @@ def make(devices: Iterable[Device], now: int) -> Forecast:
 
 
 def usual_interval(ages: list[int]) -> int | None:
-    """Return the fleet's usual time between contacts, from how old the last ones are."""
+    """Return the fleet's usual time between contacts, from the ages of the last contacts."""
     return 2 * int(median(ages)) if ages else None
 
 
@@ -139,7 +139,7 @@ def _risk(life: Life, usual: int, now: int) -> Risk | None:
     interval = max(usual, silent)
     if left <= 0:
         why = f"expired {formatting.span(-left)} ago: readmit it"
-    elif left < THREE * interval:
+    elif left < CONTACTS_NEEDED * interval:
         why = f"{formatting.span(left)} left, and silent for {formatting.span(silent)}"
     elif now >= life.overdue_at:
         why = f"{formatting.span(left)} left: it should have renewed {formatting.span(now - life.overdue_at)} ago"
@@ -153,7 +153,7 @@ def _urgency(risk: Risk) -> int:
 
 
 def _histogram(moments: list[int], start: int) -> Histogram:
-    """Count in buckets of the first of WIDTHS with which BUCKETS are enough."""
+    """Count in buckets of the smallest width in WIDTHS that needs at most BUCKETS of them."""
     reach = max((moment - start for moment in moments), default=0) + 1
     width = next((width for width in WIDTHS if width * BUCKETS >= reach), 365 * DAY_MS)
     counts = Counter((moment - start) // width for moment in moments)
@@ -161,16 +161,16 @@ def _histogram(moments: list[int], start: int) -> Histogram:
 
 
 def lines(forecast: Forecast) -> list[str]:
-    """Tell it to a person at a terminal."""
+    """Return the forecast as lines of text for the terminal."""
     told = [
         f"{forecast.devices} devices at {formatting.moment(forecast.now)} UTC: "
         + ", ".join(f"{count} {state}" for state, count in sorted(forecast.states.items())),
         f"usual time between contacts: {formatting.span(forecast.usual) if forecast.usual is not None else '-'}",
         "",
-        f"Certificates expire (one line is {formatting.span(forecast.expiry.width)}; {forecast.expired} have expired)",
+        f"Expiry of certificates (one line is {formatting.span(forecast.expiry.width)}; {forecast.expired} expired)",
         *_bars(forecast.expiry, forecast.now),
         "",
-        f"Renewals to come, at two thirds of each life (one line is {formatting.span(forecast.renewals.width)})",
+        f"Renewals expected, at two thirds of each life (one line is {formatting.span(forecast.renewals.width)})",
         *_bars(forecast.renewals, forecast.now),
         "",
         f"At risk: {forecast.at_risk}",
@@ -181,7 +181,7 @@ def lines(forecast: Forecast) -> list[str]:
         for line in formatting.columns([(risk.serial, formatting.moment(risk.not_after), risk.why) for risk in shown])
     ]
     if forecast.at_risk > len(shown):
-        told.append(f"  … and {forecast.at_risk - len(shown)} more; --json and --html have them")
+        told.append(f"  … and {forecast.at_risk - len(shown)} more; --json and --html list them")
     return told
 
 

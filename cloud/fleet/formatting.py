@@ -1,4 +1,4 @@
-"""How things are written for a person: moments, spans of time, rows in columns. Pure. Times are ms since 1970, UTC."""
+"""Text for a person to read: times, spans of time, rows in columns. Pure. Times are ms since 1970, UTC."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def moment(ms: int | None) -> str:
 
 
 def span(ms: int) -> str:
-    """Return a span of time in its largest unit: `63 d`, `5 h`, `12 min`; two units would not help anybody."""
+    """Return a span of time in its largest unit: `63 d`, `5 h`, `12 min`."""
     for unit, size in UNITS:
         if abs(ms) >= size * (2 if unit != "s" else 1):
             return f"{ms // size if ms >= 0 else -(-ms // size)} {unit}"
@@ -41,7 +41,7 @@ def ahead(ms: int | None, now: int) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows as lines with aligned columns; the last is as long as it likes."""
+    """Return the rows as lines with aligned columns; the last column is not padded."""
     if not rows:
         return []
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]

@@ -1,4 +1,4 @@
-"""The commands that only look: list, show, forecast."""
+"""The commands that change nothing: list, show, forecast."""
 # ruff: noqa: T201 - a command line program prints
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LINES_AT_ONCE: Final = 500
 
 
 def list_devices(options: argparse.Namespace) -> int:
-    """Print one line for each device that is wanted, as they come."""
+    """Print one line for each device that matches, while the table is read."""
     wanted = listing.Wanted(
         frozenset(options.state),
         options.prefix,
@@ -49,7 +49,7 @@ def list_devices(options: argparse.Namespace) -> int:
         _print(lines)
         print(f"{count} device{'' if count == 1 else 's'}", file=sys.stderr)
     if options.issuer and not count:
-        print(f"what there is was issued by {listing.issuers(office.devices.scan())}", file=sys.stderr)
+        print(f"the certificates here were issued by {listing.issuers(office.devices.scan())}", file=sys.stderr)
     return 0
 
 
@@ -60,12 +60,12 @@ def _print(lines: list[tuple[str, ...]]) -> None:
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print all that is known of one device; 1 if record and registry do not agree."""
+    """Print everything known about one device; return 1 if the record and the registry differ."""
     here = reach(options)
     report = examine(here, options.serial)
     if report is None:
         raise SetupError(
-            f"{options.serial} is not known here", f"let it come aboard with: iot-fleet allow {options.serial}"
+            f"{options.serial} has no record in stack {options.stack}", f"allow it: iot-fleet allow {options.serial}"
         )
     now = here.office.clock()
     if options.json:
@@ -76,7 +76,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def forecast(options: argparse.Namespace) -> int:
-    """Print the forecast, and write it as a page."""
+    """Print the forecast, or write it as an HTML page."""
     office = reach(options).office
     made = forecasts.make(office.devices.scan(), office.clock())
     if options.html:

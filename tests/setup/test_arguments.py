@@ -52,7 +52,7 @@ def test_a_lifetime_that_is_refused_is_told_its_bounds_and_its_form(
 ) -> None:
     with pytest.raises(SystemExit):
         arguments.parse(["deploy", "--lifetime", text])
-    assert f"'{text}' is not a time from 10s to 3652d; write it with its unit" in capsys.readouterr().err
+    assert f"'{text}' is not a time from 10s to 3652d; write it with a unit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("prefix", ["cert-rotation", "/cert-rotation", "a/b/c/d"])

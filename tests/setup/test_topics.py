@@ -33,7 +33,7 @@ def matches(topic_filter: str, topic: str) -> bool:
 def test_two_filters_meet_if_and_only_if_a_topic_matches_both() -> None:
     heard = {one: {topic for topic in TOPICS if matches(one, topic)} for one in FILTERS}
     for one, other in product(FILTERS, repeat=2):
-        assert topics.meet(one, other) == bool(heard[one] & heard[other]), (one, other)
+        assert topics.overlap(one, other) == bool(heard[one] & heard[other]), (one, other)
 
 
 @pytest.mark.parametrize(
