@@ -18,6 +18,7 @@ from cloud.common.local_endpoint import Description, read
 # An RSA and an EC root: Amazon asks clients to trust both, because the endpoint may present either kind.
 AMAZON_ROOTS = ("Amazon Root CA 1", "Amazon Root CA 3")
 MQTT_PORT = 8883
+LOG_IN = "log in (`aws configure`, `aws sso login`) or set AWS_PROFILE; without AWS, use a local cloud: --local DIR"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +79,10 @@ def connect(region: str | None, local_directory: Path | None) -> Cloud:
     try:
         session = boto3.Session(region_name=None if local else region)
         if not session.region_name:
-            raise SetupError("no AWS region is configured", "give --region, or set AWS_DEFAULT_REGION")
+            raise _no_region(credentials=session.get_credentials() is not None)
         account = session.client("sts").get_caller_identity()["Account"]
     except (NoCredentialsError, ProfileNotFound) as error:
-        raise SetupError(
-            f"no usable AWS credentials: {error}",
-            "log in (`aws configure`, `aws sso login`) or set AWS_PROFILE; without AWS, use a local cloud: --local DIR",
-        ) from error
+        raise SetupError(f"no usable AWS credentials: {error}", LOG_IN) from error
     except ClientError as error:
         raise SetupError(
             f"AWS refuses the credentials: {error}", "log in again, or choose another AWS_PROFILE"
@@ -92,6 +90,14 @@ def connect(region: str | None, local_directory: Path | None) -> Cloud:
     except BotoCoreError as error:
         raise SetupError(f"cannot reach AWS: {error}", "check the network, the proxy settings and --region") from error
     return Cloud(session, account, local)
+
+
+def _no_region(*, credentials: bool) -> SetupError:
+    """Return the error for a missing region, which also reports missing credentials."""
+    remedy = "give --region, or set AWS_DEFAULT_REGION"
+    if credentials:
+        return SetupError("no AWS region is configured", remedy)
+    return SetupError("neither an AWS region nor AWS credentials are configured", f"{remedy}; {LOG_IN}")
 
 
 def _local(directory: Path) -> Description:

@@ -32,13 +32,16 @@ class Report:
             **listing.as_json(self.device, now),
             "report": self.device.report,
             "history": [
-                {
-                    "at": line.at,
-                    "event": line.entry.event,
-                    "detail": line.entry.detail,
-                    "certificate_id": line.entry.certificate_id,
-                    "by": line.entry.by,
-                }
+                formatting.with_iso(
+                    {
+                        "at": line.at,
+                        "event": line.entry.event,
+                        "detail": line.entry.detail,
+                        "certificate_id": line.entry.certificate_id,
+                        "by": line.entry.by,
+                    },
+                    "at",
+                )
                 for line in self.history
             ],
             "certificates": [
@@ -65,6 +68,7 @@ class Report:
         told.append(f"  last seen {formatting.ago(device.last_seen, now)}")
         told += ["", "Certificates"]
         told += _indented(
+            ("CERTIFICATE", "ROLE", "STATUS", "EXPIRES", "ATTACHED"),
             [
                 (
                     one.certificate_id[:16],
@@ -74,14 +78,15 @@ class Report:
                     ", ".join((*one.policies, *one.things)) or "nothing attached",
                 )
                 for one in self.seen
-            ]
+            ],
         )
         told += ["", "History"]
         told += _indented(
+            ("TIME (UTC)", "EVENT", "CERTIFICATE", "DETAIL"),
             [
                 (formatting.moment(line.at), line.entry.event, (line.entry.certificate_id or "")[:16], _detail(line))
                 for line in self.history
-            ]
+            ],
         )
         told.append("")
         if not self.findings:
@@ -141,5 +146,5 @@ def _detail(line: Happened) -> str:
     return line.entry.detail + (f" (by {line.entry.by})" if line.entry.by else "")
 
 
-def _indented(rows: list[tuple[str, ...]]) -> list[str]:
-    return [f"  {line}" for line in formatting.columns(rows)]
+def _indented(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    return [f"  {line}" for line in formatting.columns([heading, *rows])]

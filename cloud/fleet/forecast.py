@@ -90,7 +90,7 @@ class Forecast:
             return {"start": one.start, "width": one.width, "counts": list(one.counts)}
 
         return {
-            "time": self.now,
+            **formatting.with_iso({"time": self.now}, "time"),
             "devices": self.devices,
             "states": dict(self.states),
             "expired": self.expired,
@@ -105,7 +105,8 @@ class Forecast:
 
 def vars_of(risk: Risk) -> dict[str, Any]:
     """Return a risk as a JSON object."""
-    return {"serial": risk.serial, "expires_at": risk.not_after, "last_contact": risk.contact, "why": risk.why}
+    fields = {"serial": risk.serial, "expires_at": risk.not_after, "last_contact": risk.contact, "why": risk.why}
+    return formatting.with_iso(fields, "expires_at", "last_contact")
 
 
 def make(devices: Iterable[Device], now: int) -> Forecast:
@@ -176,10 +177,8 @@ def lines(forecast: Forecast) -> list[str]:
         f"At risk: {forecast.at_risk}",
     ]
     shown = forecast.risks[:20]
-    told += [
-        f"  {line}"
-        for line in formatting.columns([(risk.serial, formatting.moment(risk.not_after), risk.why) for risk in shown])
-    ]
+    rows = [(risk.serial, formatting.moment(risk.not_after), risk.why) for risk in shown]
+    told += [f"  {line}" for line in formatting.columns([("SERIAL", "EXPIRES (UTC)", "WHY"), *rows] if rows else [])]
     if forecast.at_risk > len(shown):
         told.append(f"  … and {forecast.at_risk - len(shown)} more; --json and --html list them")
     return told

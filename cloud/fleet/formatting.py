@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cloud.rotation.agenda import DAY_MS
 
@@ -18,6 +18,20 @@ UNITS: Final = (("d", DAY_MS), ("h", HOUR_MS), ("min", 60 * SECOND_MS), ("s", SE
 def moment(ms: int | None) -> str:
     """Return `2026-05-04 13:30`, or a dash."""
     return "-" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def with_iso(fields: dict[str, Any], *times: str) -> dict[str, Any]:
+    """Return the fields, and after each of these times (ms, or None) `NAME_iso`, the same time in ISO 8601, UTC."""
+    written = {}
+    for name, value in fields.items():
+        written[name] = value
+        if name in times:
+            written[f"{name}_iso"] = None if value is None else _iso(value)
+    return written
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def span(ms: int) -> str:

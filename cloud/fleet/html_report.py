@@ -119,5 +119,5 @@ def _risks(forecast: Forecast) -> str:
     )
     more = forecast.at_risk - len(forecast.risks)
     rest = f"<p>… and {more:,} more.</p>" if more else ""
-    head = "<tr><th>Serial</th><th>Expires</th><th>Last contact</th><th>Why</th></tr>"
+    head = "<tr><th>Serial</th><th>Expires (UTC)</th><th>Last contact</th><th>Why</th></tr>"
     return f'<div class="scroll"><table>{head}{rows}</table></div>{rest}'

@@ -97,7 +97,7 @@ def row(device: Device, now: int) -> tuple[str, ...]:
 
 def as_json(device: Device, now: int) -> dict[str, Any]:
     """Return a device as a JSON object."""
-    return {
+    fields = {
         "serial": device.serial,
         "state": device.state.value,
         "certificate_id": device.active.certificate_id if device.active else None,
@@ -112,3 +112,4 @@ def as_json(device: Device, now: int) -> dict[str, Any]:
         "readmit_until": device.readmit_until,
         "notes": notes(device, now),
     }
+    return formatting.with_iso(fields, "issued_at", "expires_at", "allowed_at", "last_seen", "readmit_until")

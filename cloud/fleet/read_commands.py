@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ from cloud.fleet.examine import examine
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
 LINES_AT_ONCE: Final = 500
 """Lines that are aligned and printed together: a long list is printed while it is read, and is not held in memory."""
@@ -75,8 +77,16 @@ def show(options: argparse.Namespace) -> int:
     return 1 if report.findings else 0
 
 
+def _check_writable(page: Path) -> None:
+    """Raise SetupError if the page cannot be written: reading the table of a large fleet takes minutes."""
+    if page.is_dir() or not os.access(page if page.exists() else page.parent, os.W_OK):
+        raise SetupError(f"cannot write {page}", "give a file in a directory that exists and that you may write to")
+
+
 def forecast(options: argparse.Namespace) -> int:
     """Print the forecast, or write it as an HTML page."""
+    if options.html:
+        _check_writable(options.html)
     office = reach(options).office
     made = forecasts.make(office.devices.scan(), office.clock())
     if options.html:

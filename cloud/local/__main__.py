@@ -13,8 +13,8 @@ from cloud.local.handle import LocalCloud, LocalCloudError
 
 def main() -> int:
     """Run the command line. The exit status is 1 if the cloud does not start or ends by itself."""
-    parser = argparse.ArgumentParser(prog="python -m cloud.local", description=__doc__)
-    up = parser.add_subparsers(required=True, metavar="up").add_parser(
+    parser = argparse.ArgumentParser(prog="python -m cloud.local", description="Runs a local cloud: an AWS emulator.")
+    up = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "up", help="start the local cloud and run until Ctrl-C or SIGTERM"
     )
     up.add_argument("--dir", type=Path, required=True, help="directory for cloud.json, the log and all temporary files")

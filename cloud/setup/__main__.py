@@ -85,20 +85,23 @@ def device(options: argparse.Namespace) -> None:
     _preflight(here, options)
     redo = f"cloud/setup.sh deploy{_same(options)}"
     factory = open_for(here, options.stack, authorities.VendorKeys(_state(options)), redo)
-    lifetime = timedelta(seconds=options.vendor_lifetime)
+    lifetime = timedelta(seconds=options.vendor_lifetime or arguments.VENDOR_LIFETIME_S)
     if listed is not None:
-        _many(factory, listed, options.out or Path("devices"), lifetime, force=options.force)
+        kept = _many(factory, listed, options.out or Path("devices"), lifetime, force=options.force)
+        if options.vendor_lifetime and kept:
+            say("--vendor-lifetime has no effect on bundles that are kept; --force writes new certificates")
         return
     directory = (options.out or Path(options.serial)).absolute()
     made = factory.make(options.serial, directory, lifetime, force=options.force)
     say(f"{options.serial} {'is now' if made.allowed else 'was already'} on the allow-list")
     say(f"its bundle {'was written to' if made.bundle else 'already exists and is kept:'} {directory}")
-    print("Next: put the bundle on the device as /etc/iot-agent (bootstrap/key.pem is its secret), or try it here:")
-    print(f"  build/env/agent/bin/iot-agent --config {directory}/agent.yaml")
+    if options.vendor_lifetime and not made.bundle:
+        say("--vendor-lifetime has no effect on a bundle that is kept; --force writes a new certificate")
+    print("Next: copy the bundle to the device as /etc/iot-agent; bootstrap/key.pem is secret")
 
 
-def _many(factory: Factory, listed: list[Row], parent: Path, lifetime: timedelta, *, force: bool) -> None:
-    """Prepare every device; go on after a failure."""
+def _many(factory: Factory, listed: list[Row], parent: Path, lifetime: timedelta, *, force: bool) -> int:
+    """Prepare every device, go on after a failure, and return how many bundles were kept."""
     parent = parent.absolute()
     say(f"preparing {len(listed)} devices in {parent}; if interrupted, run the same command again to continue")
     done: list[Made] = []
@@ -116,6 +119,7 @@ def _many(factory: Factory, listed: list[Row], parent: Path, lifetime: timedelta
             f"{len(failed)} devices are not ready:\n" + "\n".join(failed),
             "solve each problem and run the same command again",
         )
+    return len(done) - bundles
 
 
 def destroy(options: argparse.Namespace) -> None:

@@ -12,6 +12,8 @@ from cloud.setup.ca_key import CHOICES
 # The pattern of TopicPrefix in template.yaml, so that a wrong value is refused before anything is created.
 TOPIC_PREFIX = re.compile(r"(?=.{1,32}$)/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,3}")
 
+VENDOR_LIFETIME_S = lifetime_s("30d")
+
 SETUP_OVERVIEW = """\
 Sets up the cloud side of iot-agent, in AWS or in a local cloud on this machine.
 
@@ -104,7 +106,6 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     device.add_argument(
         "--vendor-lifetime",
         type=lifetime_s,
-        default=lifetime_s("30d"),
         metavar="TIME",
         help="lifetime of a new vendor certificate; within it the device must connect first (default: 30d)",
     )

@@ -129,7 +129,7 @@ def check_lifetime(seconds: int | None, *, local: bool) -> None:
     """Refuse certificates that agents would not accept; a local cloud allows short lifetimes, for experiments."""
     if seconds is not None and seconds < SHORTEST_LIFETIME_S and not local:
         raise SetupError(
-            f"a lifetime of {written(seconds)} is too short: agents refuse a certificate that would be due at once",
+            f"a lifetime of {written(seconds)} is too short: agents refuse a certificate due for renewal at once",
             "give --lifetime 2h or more; shorter lifetimes are only for a local cloud (--local DIR)",
         )
 

@@ -22,6 +22,7 @@ def test_a_lifetime_is_a_number_and_a_unit(text: str, seconds: int) -> None:
         ["deploy", "--lifetime", "3653d"],
         ["deploy", "--lifetime", "315532801s"],
         ["device", "SN-1", "--vendor-lifetime", "30"],
+        ["deploy", "--region", "eu-west-1", "--local", "cloud"],
         ["device", "SN-1", "--vendor-lifetime", "99999d"],
         ["deploy", "--lifetime", "-90d"],
         ["deploy", "--topic-prefix", "a/+"],

@@ -71,6 +71,6 @@ def test_the_filters_are_those_of_the_template() -> None:
 
 def test_bug_planted_a_filter_is_compared_as_a_text() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(topics, "meet", lambda one, other: one == other)
+        patch.setattr(topics, "overlap", lambda one, other: one == other)
         with pytest.raises(AssertionError):
             test_two_filters_meet_if_and_only_if_a_topic_matches_both()
