@@ -147,4 +147,4 @@ def _detail(line: Happened) -> str:
 
 
 def _indented(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    return [f"  {line}" for line in formatting.columns([heading, *rows])]
+    return [f"  {line}" for line in formatting.columns([heading, *rows])] if rows else ["  none"]

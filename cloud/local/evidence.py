@@ -52,7 +52,7 @@ class Evidence:
                 f"with {self.vendor_attachments} things and policies"
             ),
             f"broker: a session with the vendor certificate is {vendor_session}",
-            f"IoT Core: the certificates between: {retired}",
+            f"IoT Core: the earlier certificates: {retired}",
         ]
 
     def faults(self) -> list[str]:

@@ -65,7 +65,7 @@ def readmit(device: Device, now: int, until: int, by: str | None = None) -> Save
     if device.state is State.QUARANTINED:
         raise OrderError("it was never allowed: allow it instead")
     if device.state is State.ALLOWED and device.readmit_until is None:
-        raise OrderError("it has not registered yet: it needs no readmission to do so with any vendor certificate")
+        raise OrderError("it has not registered yet, so it needs no readmission: any vendor certificate may register")
     vendors = [device.vendor_certificate_id] if device.vendor_certificate_id else []
     vendors += [one.certificate_id for one in device.retiring if one.vendor]
     vendors += [one.certificate_id for one in device.returning]

@@ -106,7 +106,7 @@ def vendor_ca(parameters: Parameters, stack: str, keys: VendorKeys) -> tuple[str
 def vendor_signer(parameters: Parameters, stack: str, keys: VendorKeys) -> certificates.Signer:
     """Return the vendor CA, to sign with. Raises SetupError if its certificate or key is missing."""
     if parameters.get(Names(stack).vendor_certificate) is None:
-        raise SetupError(f"stack {stack} has no vendor CA yet", "run `deploy` first")
+        raise SetupError(f"stack {stack} has no vendor CA yet", "run cloud/setup.sh deploy first")
     certificate, _ = vendor_ca(parameters, stack, keys)
     key = keys.read()
     if key is None:
