@@ -92,7 +92,8 @@ import sys
 if "iot_agent.config" in sys.orig_argv:
     from iot_agent.config import agent_yaml
     for key in ("limits.step", "limits.key_generation"):
-        agent_yaml.SETTINGS[key] = agent_yaml.Setting(agent_yaml._span(1.0, 60.0), 60.0)
+        attribute = agent_yaml.SETTINGS[key].attribute
+        agent_yaml.SETTINGS[key] = agent_yaml.Setting(attribute, agent_yaml._duration(1.0, 60.0), 60.0)
 """
 
 

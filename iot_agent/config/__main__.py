@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from iot_agent.config import agent_yaml, bundle
-from iot_agent.config.agent_yaml import BadConfiguration
+from iot_agent.config.agent_yaml import AgentYamlError
 from iot_agent.core.settings import dump
 
 LONGEST_PROBLEMS = 64 * 1024  # characters: a file full of mistakes has more than anybody reads
@@ -30,7 +30,7 @@ def main() -> int:
 def _answer(path: Path, *, starting: bool) -> dict[str, object]:
     try:
         settings = agent_yaml.read(path)
-    except BadConfiguration as error:
+    except AgentYamlError as error:
         return {"problems": str(error)[:LONGEST_PROBLEMS], "files": []}
     found = bundle.problems(settings, starting=starting)
     if found:

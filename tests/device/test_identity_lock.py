@@ -9,7 +9,7 @@ import pytest
 
 from iot_agent.storage import identity_lock
 from tests.device.faulty_device import closed_port
-from tests.device.test_daemon import LonelyAgent
+from tests.device.lonely_agent import LonelyAgent
 from tests.harness import PATIENCE, impatient, wait_for
 
 

@@ -71,7 +71,7 @@ def test_a_configuration_that_no_process_can_read_now_is_told_to_be_passing(pati
 
 def test_what_is_wrong_with_a_file_is_not_passing_and_names_it(patient: FaultyDevice) -> None:
     (patient.directory / "endpoint-ca.pem").unlink()
-    with pytest.raises(BadConfiguration, match=r"endpoint\.ca_file: is not there") as told:
+    with pytest.raises(BadConfiguration, match=r"endpoint\.ca_file: does not exist") as told:
         read_configuration(patient.directory / "agent.yaml")
     assert (told.value.passing, told.value.files) == (False, (patient.directory / "endpoint-ca.pem",))
 
