@@ -55,17 +55,6 @@ class Stop(Exception):
         self.status = status
 
 
-class Unfit(Exception):
-    """Nobody can run with such a configuration; the text is every problem, one a line, each with its cure.
-
-    `files` and `passing` are those of `BadConfiguration`.
-    """
-
-    def __init__(self, text: str, files: tuple[Path, ...] = (), *, passing: bool = False) -> None:
-        super().__init__(text)
-        self.files, self.passing = files, passing
-
-
 def main() -> int:
     """Run the daemon until it is told to stop."""
     arguments = arguments_parser().parse_args()
@@ -101,19 +90,12 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 def _check(config: Path) -> int:
     try:
-        settings = _read(config)
-    except Unfit as problem:
+        settings = read_configuration(config)
+    except BadConfiguration as problem:
         sys.stderr.write(f"iot-agent: the configuration is refused:\n{problem}\n")
         return os.EX_CONFIG
     sys.stdout.write(f"{config}: good; serial {settings.serial}, endpoint {settings.endpoint_host}\n")
     return os.EX_OK
-
-
-def _read(config: Path, *, starting: bool = False) -> Settings:
-    try:
-        return read_configuration(config, starting=starting)
-    except BadConfiguration as error:
-        raise Unfit(str(error), error.files, passing=error.passing) from error
 
 
 def _run(config: Path) -> None:
@@ -124,11 +106,11 @@ def _run(config: Path) -> None:
     while not signals.stop:
         seen = waiting.look()
         try:
-            _serve(config, _read(config, starting=True), signals, notifier)
-        except Unfit as problem:
+            _serve(config, read_configuration(config, starting=True), signals, notifier)
+        except BadConfiguration as problem:
             if not waiting.watch(problem.files):
                 continue  # they were not looked at before they were read: a change in between would be missed
-            _make_directory(run, layout.RUN_DIRECTORY)
+            _make_directory(run, layout.RUN_DIRECTORY_MODE)
             try:
                 with _lock(state) if state.is_dir() else contextlib.nullcontext():  # where none is, no daemon serves
                     waiting.until_changed(seen, str(problem), passing=problem.passing)
@@ -137,10 +119,10 @@ def _run(config: Path) -> None:
 
 
 def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifier) -> None:
-    """Run the loop until a signal ends it; raises `Unfit`."""
+    """Run the loop until a signal ends it; raises `BadConfiguration`."""
     journal.configure(settings.log_level)
-    _make_directory(settings.state_directory, layout.PRIVATE_DIRECTORY)
-    _make_directory(settings.run_directory, layout.RUN_DIRECTORY)
+    _make_directory(settings.state_directory, layout.PRIVATE_DIRECTORY_MODE)
+    _make_directory(settings.run_directory, layout.RUN_DIRECTORY_MODE)
     with _lock(settings.state_directory):
         identities = IdentityDirectories(settings.state_directory)
         store = RecordStore(settings.state_directory, identities, settings.serial)
@@ -178,13 +160,13 @@ def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifie
 
 
 def _load(store: RecordStore, settings: Settings) -> Record:
-    """Load the record; raises `Unfit` for one of a later agent or of another device."""
+    """Load the record; raises `BadConfiguration` for one of a later agent or of another device."""
     try:
         record = store.load()
     except LaterFormat as error:
-        raise Unfit(f"cannot use the state in {settings.state_directory}: {error}") from error
+        raise BadConfiguration(f"cannot use the state in {settings.state_directory}: {error}") from error
     if record.serial != settings.serial:
-        raise Unfit(
+        raise BadConfiguration(
             f"{settings.state_directory} belongs to serial {record.serial}; the configuration says {settings.serial}. "
             "If the device was re-provisioned on purpose, move that directory away; a copied image must not keep it."
         )
@@ -194,8 +176,8 @@ def _load(store: RecordStore, settings: Settings) -> Record:
 def _reload(config: Path, running: Settings, applications: ApplicationAccess) -> Settings:
     """Read the configuration again; raises `ValueError` with what is wrong with it."""
     try:
-        settings = _read(config)
-    except Unfit as error:
+        settings = read_configuration(config)
+    except BadConfiguration as error:
         raise ValueError(str(error)) from error
     changed = [name for name in FIXED if getattr(settings, name) != getattr(running, name)]
     if changed:
@@ -219,7 +201,7 @@ def _lock(state: Path) -> Iterator[None]:
     """Hold the state directory; the kernel lets go of it however the process ends."""
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(state / layout.LOCK, flags, layout.PRIVATE_FILE)
+        descriptor = os.open(state / layout.LOCK, flags, layout.PRIVATE_FILE_MODE)
     except OSError as error:
         raise Stop(os.EX_CANTCREAT, f"cannot lock {state}: {error.strerror}") from error
     try:

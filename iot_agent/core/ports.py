@@ -145,7 +145,7 @@ class Clock(Protocol):
         """Learn that this much time has passed for sure."""
 
 
-class Notifier(Protocol):
+class ServiceManager(Protocol):
     """The service manager."""
 
     def ready(self) -> None:

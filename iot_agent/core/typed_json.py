@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
-LARGEST = 2**53  # what every reader of JSON can hold exactly (RFC 8259, section 6)
+LARGEST_NUMBER = 2**53  # what every reader of JSON can hold exactly (RFC 8259, section 6)
 
 
 def read(kind: type[T], value: object) -> T:
@@ -57,7 +57,7 @@ def _dataclass(kind: Any, value: object) -> Any:  # noqa: ANN401 - a dataclass a
 
 
 def _scalar(kind: Any, value: object) -> Any:  # noqa: ANN401 - str, int, float or bool
-    if isinstance(value, int) and abs(value) > LARGEST:
+    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
         raise ValueError("a number is too large")
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise ValueError(f"{value!r:.40} is not {kind.__name__}")

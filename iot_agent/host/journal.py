@@ -29,7 +29,7 @@ SECRETS = (
     (re.compile(r"(pin-value=)[^;&?\s'\"]+", re.IGNORECASE), r"\1[redacted]"),
     (re.compile(r"(\bpin['\"]?\s*[:=]\s*['\"]?)[^\s'\",;)}]+", re.IGNORECASE), r"\1[redacted]"),
 )
-LONGEST = 32 * 1024  # of one message: well under what a Unix datagram holds, and more than any of ours needs
+LONGEST_MESSAGE = 32 * 1024  # of one message: well under what a Unix datagram holds, and more than any of ours needs
 
 
 def redact(text: str) -> str:
@@ -39,7 +39,7 @@ def redact(text: str) -> str:
     """
     for secret, instead in SECRETS:
         text = secret.sub(instead, text)
-    return "\n".join(map(printable, text[:LONGEST].split("\n")))
+    return "\n".join(map(printable, text[:LONGEST_MESSAGE].split("\n")))
 
 
 class Redacting(logging.Formatter):

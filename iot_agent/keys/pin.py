@@ -15,7 +15,7 @@ from iot_agent.core.errors import Code, Retryable
 from iot_agent.core.settings import Token
 from iot_agent.storage import atomic, layout
 
-LONGEST = 4096  # bytes
+LONGEST_PIN = 4096  # bytes
 SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 
 
@@ -75,7 +75,7 @@ def _read(source: str) -> str:
         with os.fdopen(descriptor, "rb") as file:
             if scheme == "file":  # a credential is guarded by systemd, partly with an ACL that the mode does not show
                 _check_private(path, os.fstat(descriptor))
-            pin = file.read(LONGEST).decode().rstrip("\r\n")
+            pin = file.read(LONGEST_PIN).decode().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise Retryable(Code.PIN, f"cannot read the PIN from {source}: {error}") from error
     if not pin:

@@ -35,7 +35,7 @@ from iot_agent.keys.pin import PinSources
 
 # Exactly what `layout.new_label` makes, stricter than `layout.is_label`: another program may keep keys on this token
 # and have named one iot-agent-…, and a key that is listed here and has no directory is destroyed.
-OURS = re.compile(r"iot-agent-\d{8}T\d{6}Z-[0-9a-f]+")
+OUR_LABELS = re.compile(r"iot-agent-\d{8}T\d{6}Z-[0-9a-f]+")
 CURVES = {"ec-p256": "secp256r1", "ec-p384": "secp384r1"}
 RSA_BITS = {"rsa-2048": 2048, "rsa-3072": 3072}
 # What the TPM module sets by itself it does not want to be told.
@@ -127,7 +127,7 @@ class SessionKeys:
     def labels(self) -> list[str]:
         """Name the keys that carry a label of ours."""
         halves = [*self._find(ObjectClass.PRIVATE_KEY), *self._find(ObjectClass.PUBLIC_KEY)]
-        return sorted({half.label for half in halves if half.label and OURS.fullmatch(half.label)})
+        return sorted({half.label for half in halves if half.label and OUR_LABELS.fullmatch(half.label)})
 
     def remove(self, label: str) -> None:
         """Destroy both halves."""

@@ -14,7 +14,7 @@ from iot_agent import __version__
 from iot_agent.core import journal_events
 from iot_agent.core.codec import Request
 from iot_agent.core.errors import REMEDIES, Code
-from iot_agent.core.ports import Notifier, Work
+from iot_agent.core.ports import ServiceManager, Work
 from iot_agent.core.record import Failed, Kind, Outcome, Record, State, Step
 from iot_agent.core.settings import Settings
 from iot_agent.host.signals import Signals
@@ -22,7 +22,7 @@ from iot_agent.resident.cycle import Cycle
 from iot_agent.status.report import compose
 
 log = logging.getLogger(__name__)
-LONGEST_WAIT = 3600.0  # re-decide on wall time at least hourly: the clock may have been set meanwhile
+LONGEST_SLEEP = 3600.0  # re-decide on wall time at least hourly: the clock may have been set meanwhile
 RELOAD_REMEDY = (
     "Mend the file, check it with iot-agent --check, then reload; the configuration in force stays until then."
 )
@@ -43,7 +43,7 @@ class Dependencies:
     """What the composition root gives the daemon."""
 
     settings: Settings
-    notifier: Notifier
+    notifier: ServiceManager
     launch: Callable[[Request], Work]
     serve: Callable[[selectors.BaseSelector, Callable[[str], dict[str, Any]]], Control]
     reload: Callable[[], Settings]
@@ -160,7 +160,7 @@ class Daemon:
     def _select_timeout(self, step: Step, slow_client: float | None) -> float:
         """Give the seconds to sleep at most: until something is due."""
         until_step = self._cycle.pause(step) if self._worker is None else self._worker.seconds_left
-        waits = (LONGEST_WAIT, until_step, slow_client, self._given.watchdog)
+        waits = (LONGEST_SLEEP, until_step, slow_client, self._given.watchdog)
         return max(0.0, min(wait for wait in waits if wait is not None))
 
     # ---- signals and commands ---------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 
 from iot_agent import __version__
 from iot_agent.core import journal_events
-from iot_agent.core.ports import Notifier
+from iot_agent.core.ports import ServiceManager
 from iot_agent.core.record import Record
 from iot_agent.host.control_socket import ControlServer
 from iot_agent.host.signals import Signals
@@ -26,7 +26,7 @@ from iot_agent.storage import layout
 log = logging.getLogger(__name__)
 LOOK_EVERY = 2.0  # seconds between two looks at the files: without inotify in the standard library, cheap enough
 READ_AGAIN = 10.0  # seconds after which what could not be read is tried again although no file has changed
-Seen = tuple[tuple[int, ...] | None, ...]
+Looks = tuple[tuple[int, ...] | None, ...]
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Unconfigured:
     config: Path
     state: Path
     run: Path
-    notifier: Notifier
+    notifier: ServiceManager
     watchdog: float | None
     signals: Signals
     files: tuple[Path, ...] = ()
@@ -47,11 +47,11 @@ class Unconfigured:
         self.files += new
         return not new
 
-    def look(self) -> Seen:
+    def look(self) -> Looks:
         """See the files as they are now: what changes when somebody writes, replaces or gives access to one."""
         return tuple(map(_look, (self.config, *self.files)))
 
-    def until_changed(self, seen: Seen, problem: str, *, passing: bool) -> None:
+    def until_changed(self, seen: Looks, problem: str, *, passing: bool) -> None:
         """Wait until the files are no more as they were `seen`, until a signal comes, or a while if it is `passing`.
 
         Raises `OSError` when the control socket cannot be made: then nobody could see what is waited for.

@@ -37,8 +37,8 @@ class IdentityDirectories:
         """Durably add the certificate; `identity.json` comes last and says that all of it is there."""
         directory = self._path(identity.label)
         if chain is not None:
-            atomic.write(directory / layout.CHAIN, chain.encode(), layout.PUBLIC_FILE)
-        atomic.write(self.certificate(identity.label), pem.encode(), layout.PUBLIC_FILE)
+            atomic.write(directory / layout.CHAIN, chain.encode(), layout.PUBLIC_FILE_MODE)
+        atomic.write(self.certificate(identity.label), pem.encode(), layout.PUBLIC_FILE_MODE)
         atomic.write(directory / layout.FACTS, json.dumps(vars(identity.certificate)).encode())
 
     def complete(self) -> tuple[Identity, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-HELD_BY_PARENT = "--in-turn"  # tells a worker that the process that started it holds the lock
+HELD_BY_PARENT = "--identity-lock-is-held"  # tells a worker that the process that started it holds the lock
 LONGEST_WAIT = 15.0  # seconds to wait for the other process
 LOOK_AGAIN = 0.05  # seconds; flock(2) itself would wait without a limit
 

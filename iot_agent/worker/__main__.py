@@ -42,7 +42,7 @@ def main() -> int:
     request = decode_request(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     journal.configure(request.settings.log_level)
-    with _turn(request):
+    with _identity_lock(request):
         outcome = _run(request)
     sys.stdout.buffer.write(encode_outcome(outcome))
     sys.stdout.buffer.flush()
@@ -58,7 +58,7 @@ def _run(request: Request) -> Outcome:
     return steps.run(request.step, request.record, request.now, context)
 
 
-def _turn(request: Request) -> AbstractContextManager[object]:
+def _identity_lock(request: Request) -> AbstractContextManager[object]:
     """Wait a while for `agentctl doctor` to be done with the identity, then go ahead: the daemon's step comes first."""
     if HELD_BY_PARENT in sys.argv:
         return nullcontext()

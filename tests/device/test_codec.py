@@ -1,4 +1,4 @@
-"""What a record, an outcome and a request are as JSON, to the letter: other versions read and write them, too."""
+"""Records, outcomes and requests as JSON, to the letter: other versions read and write them, too."""
 
 import json
 import zlib
@@ -22,11 +22,26 @@ from iot_agent.core.codec import (
     encode_record,
     encode_request,
 )
-from iot_agent.core.record import Certificate, Identity, Kind, Pending, Proven, Record, State
+from iot_agent.core.protocol import Advice
+from iot_agent.core.record import (
+    CheckedIn,
+    Failed,
+    Generated,
+    Identity,
+    Introduced,
+    Issued,
+    Kind,
+    Outcome,
+    Pending,
+    Proven,
+    Record,
+    Retired,
+    State,
+)
 from iot_agent.core.schedule import Policy
 from iot_agent.core.settings import Settings, Token, TokenKey
+from tests.device.test_record_store import CERTIFICATE, FULL
 
-CERTIFICATE = Certificate("a" * 64, 1, 1000, 700)
 OLDER, NEWER = Identity("iot-agent-3", CERTIFICATE), Identity("iot-agent-4", replace(CERTIFICATE, not_before=5))
 RECORD = Record(
     "SN-1",
@@ -145,6 +160,72 @@ def test_a_request_reaches_the_worker_as_one_line(*, trusted: bool) -> None:
     read = decode_request(line)
     assert read == request
     assert read.step is Kind.PROVE
+
+
+# ---- there and back, and nonsense ------------------------------------------------------------------------------------
+
+
+def test_a_record_survives_its_form_on_disk() -> None:
+    assert decode_record(encode_record(FULL)) == FULL
+    assert repr(decode_record(encode_record(FULL))) == repr(FULL), "a word for a member of an enumeration: `is` fails"
+    assert decode_record(encode_record(Record("SN-1"))) == Record("SN-1")
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Introduced(),
+        Generated(),
+        Issued(CERTIFICATE, 5),
+        Issued(CERTIFICATE, None, answers_once=True),
+        Proven(None),
+        Retired(("a", "b")),
+        CheckedIn(5, Advice(1, 2, "x")),
+        CheckedIn(5, None),
+        Failed("no-reply", "m", "r", fatal=True, retry_after=5),
+    ],
+)
+def test_an_outcome_survives_the_way_from_the_worker(outcome: Outcome) -> None:
+    assert decode_outcome(encode_outcome(outcome)) == outcome
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 512,
+        b"{}",
+        b"[]",
+        b"null",
+        b"7",
+        b"[" * 100_000,
+        b'{"outcome": []}',
+        b'{"outcome": "Nonsense"}',
+        b'{"outcome": "Issued"}',
+        b'{"outcome": "Proven", "cloud_time": "soon"}',
+        b'{"outcome": "Proven", "cloud_time": ' + b"9" * 400 + b"}",
+        b'{"outcome": "Proven", "cloud_time": ' + b"9" * 5000 + b"}",
+        b'{"outcome": "Retired", "labels": [[]]}',
+        b'{"outcome": "Failed", "code": 1, "message": "m", "remedy": "r", "fatal": false}',
+    ],
+)
+def test_nonsense_is_neither_record_nor_outcome(content: bytes) -> None:
+    with pytest.raises(Damaged):
+        decode_record(content)
+    with pytest.raises(Damaged):
+        decode_outcome(content)
+
+
+def test_every_flipped_bit_in_a_record_is_noticed() -> None:
+    content = encode_record(FULL)
+    for position in range(len(content) - 1):
+        flipped = bytearray(content)
+        flipped[position] ^= 1
+        try:
+            read = decode_record(bytes(flipped))
+        except (Damaged, LaterFormat):
+            continue
+        assert read == FULL, f"byte {position} changed the record unnoticed"
 
 
 # ---- dataclasses from JSON -------------------------------------------------------------------------------------------

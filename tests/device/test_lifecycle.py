@@ -582,7 +582,7 @@ def test_a_wait_that_is_over_is_told_no_more() -> None:
 
 def test_the_longest_wait_is_a_whole_second_at_least() -> None:
     brief = ApplyContext(NOW, replace(POLICY, retry_cap=0.5), 0.5)
-    assert apply(ASKING, Kind.REQUEST, fail(), brief).wait == 1
+    assert apply(ASKING, Kind.REQUEST, fail(retry_after=9), brief).wait == 1
 
 
 @pytest.mark.parametrize(
@@ -598,8 +598,9 @@ def test_the_longest_wait_is_a_whole_second_at_least() -> None:
             int(NOW) + 550,
             int(NOW) + 550,
         ),
+        ("even if the window is over", NOW + 600, NOW + 600, int(NOW) + 650, int(NOW) + 650),
         ("then one after that interval is drawn anew", NOW + 450, NOW + 450, int(NOW) + 551, int(NOW) + 550),
-        ("a renewal under a clock that was ahead does not count", NOW, NOW + 9, int(NOW) + 501, int(NOW) + 450),
+        ("a renewal under a clock that was ahead does not count", NOW, NOW + 999, int(NOW) + 501, int(NOW) + 450),
         ("one at this moment does", NOW + 399, NOW + 399, int(NOW) + 501, int(NOW) + 499),
     ],
 )
