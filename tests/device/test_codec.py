@@ -24,8 +24,12 @@ from iot_agent.core.codec import (
 )
 from iot_agent.core.protocol import Advice
 from iot_agent.core.record import (
+    Advised,
+    Certificate,
     CheckedIn,
+    Event,
     Failed,
+    Failure,
     Generated,
     Identity,
     Introduced,
@@ -40,8 +44,8 @@ from iot_agent.core.record import (
 )
 from iot_agent.core.schedule import Policy
 from iot_agent.core.settings import Settings, Token, TokenKey
-from tests.device.test_record_store import CERTIFICATE, FULL
 
+CERTIFICATE = Certificate("a" * 64, 1, 1000, 700)
 OLDER, NEWER = Identity("iot-agent-3", CERTIFICATE), Identity("iot-agent-4", replace(CERTIFICATE, not_before=5))
 RECORD = Record(
     "SN-1",
@@ -52,6 +56,18 @@ RECORD = Record(
     to_delete=("iot-agent-0",),
     waiting_since=100,
     wait=20,
+)
+FULL = replace(
+    RECORD,
+    state=State.ROTATED,
+    pending=Pending("iot-agent-2", "r", generated=True, certificate=CERTIFICATE, refusals=2),
+    attempt=3,
+    cleanup=Failure(Kind.RETIRE, "token", "away", "plug it in", 18),
+    problem="no-reply",
+    failures=2,
+    failure=Failure(Kind.PROVE, "no-reply", "nobody answered", "look", 17),
+    advised=Advised(1, 2, 1),
+    history=(Event(1, "issued", "x"),),
 )
 
 
