@@ -46,13 +46,13 @@ from iot_agent.core.schedule import Policy
 from iot_agent.core.settings import Settings, Token, TokenKey
 
 CERTIFICATE = Certificate("a" * 64, 1, 1000, 700)
-OLDER, NEWER = Identity("iot-agent-3", CERTIFICATE), Identity("iot-agent-4", replace(CERTIFICATE, not_before=5))
+OLDER, MIDDLE, NEWER = (Identity(f"iot-agent-{day}", replace(CERTIFICATE, not_before=day)) for day in (3, 4, 5))
 RECORD = Record(
     "SN-1",
     State.ACKED,
     active=Identity("iot-agent-1", CERTIFICATE),
     pending=Pending("iot-agent-2", "r"),
-    unconfirmed=(OLDER, NEWER),
+    unconfirmed=(OLDER, MIDDLE, NEWER),
     to_delete=("iot-agent-0",),
     waiting_since=100,
     wait=20,
@@ -101,7 +101,7 @@ def test_what_0_1_0_calls_otherwise_is_told_by_its_old_name_too() -> None:
     body = body_of(RECORD)
     newest = json.loads(json.dumps(body["unconfirmed"][-1]))
     assert (body["set_aside"], body["leftovers"], body["retry_at"]) == (newest, ["iot-agent-0"], 120)
-    assert newest["label"] == "iot-agent-4"
+    assert newest["label"] == "iot-agent-5"
     assert body_of(Record("SN-1"))["set_aside"] is None
 
 

@@ -61,6 +61,11 @@ def written(baseline: dict[str, Rows]) -> str:
     return "{\n" + ",\n".join(modules) + "\n}\n"
 
 
+def known(source: str, rows: Rows) -> Rows:
+    """Leave out what the module does not have any more."""
+    return {name: row for name, row in rows.items() if name in hashes(source)}
+
+
 def changed(source: str, rows: Rows) -> list[str]:
     """Name the functions that are not as in the baseline; all of them, if what is outside of them is not."""
     now = hashes(source)
@@ -104,8 +109,7 @@ def judged(source: str, rows: Rows, names: list[str], found: Found, explained: d
     idle = [mutant for mutant in explained if mutant.function in names and mutant not in found.survivors]
     excused = Counter(mutant.function for mutant in found.survivors if mutant in explained)
     unfinished = {mutant.function for mutant in unexplained}
-    now = hashes(source)
-    fresh = {name: row for name, row in rows.items() if name in now}
+    now, fresh = hashes(source), dict(rows)
     for name in names:
         source_hash = SURVIVED if name in unfinished else now[name]
         fresh[name] = Row(source_hash, found.tests[name], found.types[name], excused[name])
@@ -113,11 +117,13 @@ def judged(source: str, rows: Rows, names: list[str], found: Found, explained: d
 
 
 def counts(baseline: dict[str, Rows], survivors: Counter[str]) -> dict[str, Any]:
-    """Return what `--json` writes; `survivors` by module, those that nothing explains."""
+    """Return what `--json` writes: "types" of those killed fell to mypy; `survivors` by module nothing explains."""
     modules = {}
     for module, rows in sorted(baseline.items()):
-        killed = sum(row.tests + row.types for row in rows.values())
+        types = sum(row.types for row in rows.values())
+        killed = types + sum(row.tests for row in rows.values())
         explained = sum(row.explained for row in rows.values())
-        modules[module] = {"killed": killed, "total": killed + explained + survivors[module], "explained": explained}
-    keys = ("killed", "total", "explained")
+        total = killed + explained + survivors[module]
+        modules[module] = {"killed": killed, "total": total, "explained": explained, "types": types}
+    keys = ("killed", "total", "explained", "types")
     return {**{key: sum(one[key] for one in modules.values()) for key in keys}, "modules": modules}

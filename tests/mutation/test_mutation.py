@@ -92,6 +92,17 @@ def test_only_what_was_changed_is_tried(project: Project, tmp_path: Path, capfd:
     assert now["allowed"] != first["allowed"]
 
 
+def test_a_function_that_is_gone_is_forgotten_without_a_run(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert tried(project) == []
+    capfd.readouterr()
+    (project.root / MODULE).write_text(RULE.partition("def named")[0])
+    assert tried(project, only_changed=True) == []
+    assert "trying" not in capfd.readouterr().out
+    assert set(read_baseline(project.baseline.read_text())[MODULE]) == {"allowed", "(tables and constants)"}
+
+
 def test_a_changed_function_with_a_survivor_fails_the_run(project: Project) -> None:
     assert tried(project) == []
     (project.root / MODULE).write_text(RULE.replace("attempts < LIMIT", "attempts < LIMIT and attempts != 2"))
