@@ -543,6 +543,11 @@ def test_an_order_to_renew_is_noted_even_at_the_beginning_of_time(now: float, re
     assert asked == replace(ACKED, renew_requested=requested, history=history)
 
 
+def test_an_order_brings_the_renewal_forward_and_never_puts_it_off() -> None:
+    assert renewal_due(replace(ACKED, renew_requested=7)) == 7
+    assert renewal_due(replace(ACKED, renew_requested=OLD.certificate.renew_at + 1)) == OLD.certificate.renew_at
+
+
 def test_a_device_without_a_certificate_is_due_for_one_at_once() -> None:
     assert renewal_due(Record("SN-1", State.JITP)) == 0
 
