@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null || true)))
 
-.PHONY: help packages env lock lint fix test test-fast cover bench deb demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
+.PHONY: help packages env lock lint fix test test-fast cover prove bench deb demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -113,6 +113,9 @@ cover: env-dev ## branch coverage of the pure modules, as a table; fails under t
 
 test: env $(DEB) ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+prove: env $(DEB) ## every method of proof, into docs/evidence.md (at most an hour); SEED=2 for other seeds, QUICK=1 for a small part
+	$(BIN)/python -m tests.evidence $(if $(SEED),--seed $(SEED)) $(if $(QUICK),--quick) $(ARGS)
 
 # --- the Debian package -----------------------------------------------------------------------------------------------
 
