@@ -15,6 +15,7 @@ from iot_agent import __version__
 from iot_agent.host import control_socket
 from iot_agent.host.argument_parser import Parser
 from iot_agent.status import text
+from iot_agent.storage import layout
 
 # Two modules are imported only by the command that needs them: with both, agentctl takes 84 ms of processor time to
 # load, without them 41 ms (Python 3.11), and monitoring calls `agentctl status` often.
@@ -172,7 +173,7 @@ def _ask(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
 
 
 def _socket(arguments: argparse.Namespace) -> Path:
-    return Path(arguments.run_directory) / "control.sock"
+    return Path(arguments.run_directory) / layout.CONTROL_SOCKET
 
 
 def _complain(code: int, message: str) -> int:

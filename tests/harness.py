@@ -10,10 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from iot_agent.core.record import Record
 from iot_agent.host import control_socket
 
 PATIENCE = 30.0
 T = TypeVar("T")
+
+
+class NoApplications:
+    """The `Applications` port of a device on which only the agent uses the identity."""
+
+    def prepare(self, record: Record) -> None: ...
+
+    def publish(self, record: Record) -> None: ...
 
 
 class Agent:

@@ -3,7 +3,6 @@
 import json
 import os
 import pwd
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,8 +15,10 @@ from iot_agent.doctor import findings
 from iot_agent.doctor.findings import Finding
 from iot_agent.doctor.rules import daemon
 from iot_agent.host import control_socket
-from iot_agent.host.subprocesses import BadConfiguration, how_it_ended, read_configuration
+from iot_agent.host.subprocesses import BadConfiguration, Child, NoAnswer, read_configuration
+from iot_agent.storage import layout
 
+LIMIT = 180.0  # seconds; the examination ends itself before
 CREDENTIALS = "/run/credentials/iot-agent.service"  # of the unit; its user can read it from outside, too
 
 # Variables that concern only the service manager and the daemon.
@@ -54,52 +55,39 @@ def diagnose(config: Path) -> Iterator[Finding]:
 
 
 def _ask_the_daemon(given: Settings) -> Iterator[Finding]:
+    socket = given.run_directory / layout.CONTROL_SOCKET
     try:
-        yield from daemon.judge(control_socket.ask(given.socket, "status")["status"])
+        yield from daemon.judge(control_socket.ask(socket, "status")["status"])
     except PermissionError:
-        yield findings.skipped("daemon", f"no permission to ask it at {given.socket}; run: sudo agentctl doctor")
+        yield findings.skipped("daemon", f"no permission to ask it at {socket}; run: sudo agentctl doctor")
     except OSError as error:
-        yield daemon.down(f"{given.socket}: {error.strerror or error}")
+        yield daemon.down(f"{socket}: {error.strerror or error}")
     except (ValueError, KeyError) as error:
-        yield daemon.down(f"{given.socket}: {error}")
+        yield daemon.down(f"{socket}: {error}")
 
 
 def _examine(config: Path, given: Settings) -> Iterator[Finding]:
     """Run the examination as the agent's user, and pass its findings on; if it ends early, that is a finding too."""
+    request = json.dumps({"config": str(config), "settings": settings.dump(given)}).encode() + b"\n"
     try:
-        child = _start(given)
+        child = Child(
+            "iot_agent.doctor.examine",
+            request,
+            LIMIT,
+            cwd="/",
+            env=environment(given.run_directory / layout.CONTROL_SOCKET),
+            **_as_the_agent(given.state_directory),
+        )
     except (OSError, KeyError) as problem:
         remedy = f"Let the owner of {given.state_directory} read {sys.executable} and the agent's package."
         yield findings.error("doctor", f"the examination cannot start: {problem}", remedy)
         return
-    request = json.dumps({"config": str(config), "settings": settings.dump(given)})
-    with child:
-        assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 - for mypy
-        try:
-            child.stdin.write(request + "\n")
-            child.stdin.flush()
-            yield from map(findings.decode, child.stdout)
-        except BrokenPipeError:
-            pass  # it ended at once; its exit status says how
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode != 0:
+    try:
+        with child:  # in its own process group: Ctrl-Z must not stop it while it holds the identity lock
+            yield from map(findings.decode, child.lines())
+    except NoAnswer as problem:
         remedy = "The findings above are valid. This is a fault in the agent or in a library; please report it."
-        yield findings.error("doctor", f"the examination {how_it_ended(child.returncode)} before it was done", remedy)
-
-
-def _start(given: Settings) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "iot_agent.doctor.examine"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd="/",
-        env=environment(given.socket),
-        start_new_session=True,  # Ctrl-Z stops agentctl; it must not stop a process that holds the identity lock
-        **_as_the_agent(given.state_directory),
-    )
+        yield findings.error("doctor", f"the examination {problem}", remedy)
 
 
 def environment(daemon_socket: Path) -> dict[str, str]:

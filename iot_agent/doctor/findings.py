@@ -80,7 +80,7 @@ def encode(finding: Finding) -> str:
     return json.dumps(asdict(finding))
 
 
-def decode(line: str) -> Finding:
+def decode(line: str | bytes) -> Finding:
     """Read what `encode` wrote; raises `ValueError`, `KeyError` or `TypeError` for anything else."""
     fields = json.loads(line)
     return Finding(**{**fields, "level": Level(fields["level"])})

@@ -7,12 +7,12 @@ from typing import Any
 from iot_agent.core.codec import Damaged, LaterFormat, decode_record
 from iot_agent.core.record import Record
 from iot_agent.status.report import compose
-from iot_agent.storage import atomic
+from iot_agent.storage import atomic, layout
 
 
 def record(state: Path) -> Record | None:
     """Read the record in a state directory; None if there is no good one. Raises `PermissionError`."""
-    for name in ("state.json", "state.json.previous"):
+    for name in (layout.RECORD, layout.PREVIOUS_RECORD):
         try:
             return decode_record(atomic.read(state / name))
         except (FileNotFoundError, NotADirectoryError, Damaged, LaterFormat):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from iot_agent.core.record import State
-from iot_agent.storage import atomic
+from iot_agent.storage import atomic, layout
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Textfile:
         if self._path is None or content == self._written:
             return
         try:
-            atomic.write(self._path, content.encode(), atomic.PUBLIC)
+            atomic.write(self._path, content.encode(), layout.PUBLIC_FILE)
         except (OSError, ValueError) as error:
             if str(error) != self._problem:
                 log.warning("cannot write the metrics: %s", error)

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -8,11 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+from iot_agent.config import __main__ as config_reader
 from iot_agent.config import agent_yaml
 from iot_agent.config.agent_yaml import AgentYamlError
 from iot_agent.core import settings
 from iot_agent.core.schedule import Policy
 from iot_agent.core.settings import Token, TokenKey
+from iot_agent.host import subprocesses
 from iot_agent.storage import identity_lock
 from iot_agent.worker import mqtt
 from tests.device.faulty_device import FaultyDevice
@@ -209,8 +212,9 @@ def test_no_number_takes_long_or_becomes_another_one(value: str, tmp_path: Path)
         file.setdefault(section, {})[name] = value
     path = write(tmp_path, yaml.safe_dump(file))
     done = run_child(path, "prlimit", "--cpu=4")
-    assert done.returncode == 78, done.stderr
-    assert all(f"{key}: '{value[:5]}" in done.stderr for key in NUMBERS)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)["problems"]
+    assert all(f"{key}: '{value[:5]}" in told for key in NUMBERS)
 
 
 def test_a_link_into_the_state_directory_leads_no_metrics_there(tmp_path: Path) -> None:
@@ -231,16 +235,27 @@ def test_a_step_may_take_as_long_as_all_that_it_may_have_to_wait_for() -> None:
 
 
 def run_child(path: Path, *before: str) -> subprocess.CompletedProcess[str]:
-    command = [*before, sys.executable, "-m", "iot_agent.config", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    command = [*before, sys.executable, "-m", "iot_agent.config"]
+    request, environment = json.dumps({"path": str(path), "starting": False}), {**os.environ, "LC_ALL": "C.UTF-8"}
+    return subprocess.run(command, input=request, capture_output=True, text=True, check=False, env=environment)
 
 
 def test_settings_survive_the_way_from_the_child(tmp_path: Path) -> None:
     patient = FaultyDevice(tmp_path)
-    assert settings.load(run_child(tmp_path / "agent.yaml").stdout) == patient.settings()
+    answer = json.loads(run_child(tmp_path / "agent.yaml").stdout)
+    assert settings.load(answer["settings"]) == patient.settings()
 
 
-def test_the_child_exits_78_for_a_wrong_file(tmp_path: Path) -> None:
-    done = run_child(write(tmp_path, "x: 1"))
-    assert done.returncode == 78
-    assert "unknown key" in done.stderr
+def test_the_child_tells_every_problem_of_a_wrong_file(tmp_path: Path) -> None:
+    done = run_child(write(tmp_path, "x: 1\ny: 2"))
+    told = json.loads(done.stdout)
+    assert (told.keys(), told["files"]) == ({"problems", "files"}, [])
+    assert "x: unknown key" in told["problems"]
+    assert "y: unknown key" in told["problems"]
+
+
+def test_an_answer_of_the_child_is_bounded(tmp_path: Path) -> None:
+    many = write(tmp_path, "".join(f"k{number}: 1\n" for number in range(7000)))
+    with pytest.raises(subprocesses.BadConfiguration, match="unknown key") as told:
+        subprocesses.read_configuration(many)
+    assert (len(str(told.value)), told.value.passing) == (config_reader.LONGEST_TEXT, False)

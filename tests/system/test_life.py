@@ -162,7 +162,7 @@ def test_configured_it_onboards_without_a_restart(device: Device) -> None:
     promoted = device.told("promoted")[-1]
     assert promoted["IOT_AGENT_CERTIFICATE_ID"] == device.status()["identity"]["certificate_id"]
     assert promoted["IOT_AGENT_SERIAL"] == device.bundle.serial
-    assert machine.show("StatusText")["StatusText"].startswith("acked: certificate in force")
+    assert machine.show("StatusText")["StatusText"].startswith("acked: the certificate is active")
 
 
 def refusals(device: Device) -> list[str]:

@@ -1,7 +1,5 @@
 """One check-in over the active identity, in the daemon's own worker: its libraries are large and may crash."""
 
-import select
-import time
 from dataclasses import replace
 
 from iot_agent.core.codec import Request
@@ -17,7 +15,6 @@ def check_in(settings: Settings, record: Record, now: float, *, trusted: bool) -
     """Check in; the caller holds the identity lock."""
     bounded = replace(settings, step_limit=min(settings.step_limit, LIMIT), log_level="error")
     worker = Worker(Request(Kind.CHECK_IN, record, now, trusted, bounded), HELD_BY_PARENT)
-    deadline = time.monotonic() + LIMIT
     while (outcome := worker.poll()) is None:
-        select.select([worker.fileno()], [], [], max(0.0, min(worker.seconds_left, deadline - time.monotonic())))
+        worker.wait()
     return outcome

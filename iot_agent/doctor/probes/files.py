@@ -6,6 +6,7 @@ from pathlib import Path
 
 from iot_agent.core.settings import Settings
 from iot_agent.doctor.rules.files import Agent, File, FileKind
+from iot_agent.storage import layout
 from iot_agent.storage.identities import IdentityDirectories
 
 
@@ -20,13 +21,13 @@ def look(config: Path, settings: Settings, active: str | None) -> list[File]:
         wanted[settings.bootstrap_key] = FileKind.DELIVERED_KEY
     if settings.manufacturer_ca is not None:
         wanted[settings.manufacturer_ca] = FileKind.INPUT
-    optional = {state / "state.json": FileKind.STATE, state / "identities": passage}
+    optional = {state / layout.RECORD: FileKind.STATE, state / layout.IDENTITIES: passage}
     identities = IdentityDirectories(state)
     for label in _labels(identities):
         directory = identities.root / label
         readable = shared and label == active
         optional[directory] = FileKind.SHARED if readable else FileKind.STATE
-        optional[directory / "key.pem"] = FileKind.SHARED_KEY if readable else FileKind.KEY
+        optional[directory / layout.KEY] = FileKind.SHARED_KEY if readable else FileKind.KEY
     return [_look(path, kind) for path, kind in wanted.items()] + [
         _look(path, kind) for path, kind in optional.items() if os.path.lexists(path)
     ]

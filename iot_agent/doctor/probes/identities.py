@@ -11,17 +11,17 @@ from iot_agent.core.settings import Settings
 from iot_agent.doctor.rules.identities import IdentityFacts
 from iot_agent.keys import certificates
 from iot_agent.keys.certificates import OTHER_KEY, Expectation
-from iot_agent.storage import atomic
+from iot_agent.storage import atomic, layout
 from iot_agent.storage.identities import IdentityDirectories
 
 
 def record(settings: Settings) -> tuple[Record, str | None]:
     """Read the record; if it cannot be read, give a new one and what is wrong."""
-    path = settings.state_directory / "state.json"
+    path = settings.state_directory / layout.RECORD
     try:
         return decode_record(atomic.read(path)), None
     except FileNotFoundError:
-        if path.with_name("state.json.previous").exists() or path.with_name("identities").exists():
+        if path.with_name(layout.PREVIOUS_RECORD).exists() or path.with_name(layout.IDENTITIES).exists():
             return Record(settings.serial), f"{path} is missing, although the files beside it show that there was one"
         return Record(settings.serial), None
     except (Damaged, LaterFormat, OSError) as error:
@@ -55,13 +55,13 @@ def look(settings: Settings, record: Record, keys: dict[str, bytes], now: float)
     for label, role in roles(record).items():
         certificate = identities.certificate(label)
         expected = Expectation(keys.get(label, b""), settings.serial, issuers, now)
-        yield _look(label, role, certificate, _text(certificate.with_name("chain.pem")), expected)
+        yield _look(label, role, certificate, _text(certificate.with_name(layout.CHAIN)), expected)
 
 
 def current(settings: Settings) -> tuple[str | None, bool]:
     """Give the label that `current` names, and whether its certificate exists."""
     identities = IdentityDirectories(settings.state_directory)
-    return identities.current(), (settings.state_directory / "current" / "certificate.pem").is_file()
+    return identities.current(), (settings.state_directory / layout.CURRENT / layout.CERTIFICATE).is_file()
 
 
 def _bootstrap(settings: Settings, now: float) -> IdentityFacts:
