@@ -83,6 +83,7 @@ SPOILT: dict[str, tuple[Callable[[FaultyDevice], object], str, str]] = {
     "record missing": (lambda p: (p.state / "state.json").unlink(), "record", "is missing"),
     "record of another device": (lambda p: p.change(serial="SN-0002"), "record", "belongs to serial SN-0002"),
     "record was damaged": (lambda p: (p.state / "state.json.bad").touch(), "record.bad", "state.json.bad"),
+    "record was damaged twice": (lambda p: (p.state / "state.json.bad-0a1b2c3d").touch(), "record.bad", "bad-0a1b2c3d"),
     "clock behind the floor": (lambda p: p.change(time_floor=int(p.now) + DAY), "clock.floor", "behind a time"),
     "name unknown": (lambda p: p.configure(8883, "nobody.invalid"), "network.name", "does not resolve"),
     "port closed": (lambda p: p.configure(closed_port()), "network.tcp", "Connection refused"),
