@@ -34,7 +34,7 @@ class Fault:
     problem: str
 
     def __str__(self) -> str:
-        """Tell it to a person."""
+        """Return the line and its problem, for a message."""
         return f"line {self.line}: {self.content[:CONTENT_SHOWN]!r} {self.problem}"
 
 
