@@ -1,11 +1,11 @@
-"""Is this certificate request fit to be signed, and whom does a certificate name? Pure.
+"""Whether a certificate request may be signed, and which serial a certificate names. Pure.
 
 - At most 8 KiB, PEM, one request, PKCS #10 (RFC 2986).
-- Signed by the key it asks for: proof that the device holds the private key.
+- Signed with the private key that belongs to its public key, which proves that the device has it.
 - Its subject has exactly one common name, and that is the serial.
 - The key is RSA of at least 2048 bits, P-256 or P-384 (what AWS IoT accepts, DG: X.509 client certificates).
 
-Nothing else in a request matters: subject, extensions and lifetime of the certificate are the issuer's.
+Everything else in a request is ignored: the issuer sets the certificate's subject, extensions and lifetime.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
 class BadCsrError(ValueError):
-    """A request that will not be signed; the text says why."""
+    """The request is refused; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request worth signing: its key, and that key's fingerprint (lower-case hex SHA-256 of the DER SPKI)."""
+    """A request that may be signed: its key, and that key's fingerprint (lower-case hex SHA-256 of the DER SPKI)."""
 
     key: PublicKey
     fingerprint: str
 
 
 def check(pem: str, serial: str) -> Request:
-    """Return the request in `pem` if it is fit for `serial`; BadCsrError otherwise."""
+    """Return the request in `pem` if it may be signed for `serial`; BadCsrError otherwise."""
     if len(pem.encode()) > MAX_CSR:
         raise BadCsrError(f"the request is larger than {MAX_CSR} bytes")
     try:
@@ -65,7 +65,7 @@ def fingerprint(key: PublicKey) -> str:
 def subject_and_end(pem: str) -> tuple[str | None, int]:
     """Return the one common name in a certificate's subject, None if it has none or several, and its notAfter (ms).
 
-    A certificate that cannot be read names nobody, and was never valid.
+    For a certificate that cannot be read: None and 0.
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem.encode())
