@@ -4,20 +4,19 @@ A key's directory `identities/<label>/` holds, in place of the key, `key.uri`: w
 before the key is made, so that no key is ever made that nothing on disk knows of.
 """
 
-import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from iot_agent.core.errors import Code, Fatal, Retryable
+from iot_agent.core.errors import Code, Retryable
 from iot_agent.core.ports import Credentials
 from iot_agent.core.settings import Token, TokenKey
 from iot_agent.host.subprocesses import how_it_ended
-from iot_agent.keys import certificates, pkcs11_uri
+from iot_agent.keys import certificates, pkcs11_uri, token_messages
 from iot_agent.keys.remote_key import remote_key
+from iot_agent.keys.token_messages import Request
 from iot_agent.storage import atomic
 
 REFERENCE = "key.uri"
@@ -57,7 +56,12 @@ class TokenKeys:
         def sign(data: bytes) -> bytes:
             return bytes.fromhex(self._ask("sign", label, data.hex()))
 
-        return remote_key(bytes.fromhex(self._ask("public_key", label)), sign)
+        public = self._ask("public_key", label)
+        try:
+            return remote_key(bytes.fromhex(public), sign)
+        except ValueError as error:
+            where = f"token {self._token.label!r} of {self._token.module}"
+            raise Retryable(Code.TOKEN, f"the public key that {where} gave cannot be read: {error}") from error
 
     def credentials(self, label: str, certificate: Path) -> Credentials:
         """Point at the certificate, and at the key on the token."""
@@ -76,18 +80,12 @@ class TokenKeys:
         self._ask("remove", label)
 
     def _ask(self, operation: str, *arguments: str) -> Any:  # noqa: ANN401 - each operation has its own result
-        request = {
-            "parent": os.getpid(),
-            "state": str(self._state),
-            "token": asdict(self._token),
-            "operation": operation,
-            "arguments": arguments,
-        }
+        request = Request(os.getpid(), str(self._state), self._token, operation, arguments)
         what = f"{operation} on token {self._token.label!r} of {self._token.module}"
         try:
             done = subprocess.run(  # noqa: S603 - our own interpreter and module, no shell
                 [sys.executable, "-P", "-m", PROGRAM],
-                input=json.dumps(request).encode() + b"\n",
+                input=token_messages.encode_request(request),
                 stdout=subprocess.PIPE,
                 timeout=self._limit,
                 check=False,
@@ -97,14 +95,9 @@ class TokenKeys:
         except OSError as error:
             raise Retryable(Code.TOKEN, f"{what} could not be started: {error}") from error
         try:
-            answer = json.loads(done.stdout)
+            return token_messages.decode_answer(done.stdout, operation)
         except ValueError as error:
             raise Retryable(
                 Code.TOKEN,
                 f"{what} {how_it_ended(done.returncode)} without an answer; its last words are in the journal",
             ) from error
-        if "result" in answer:
-            return answer["result"]
-        if answer["fatal"]:
-            raise Fatal(Code(answer["code"]), answer["message"])
-        raise Retryable(Code(answer["code"]), answer["message"], answer["retry_after"])
