@@ -54,7 +54,7 @@ def main() -> int:
         return _complain(os.EX_NOPERM, f"no permission to talk to the agent at {_socket(arguments)}; try with sudo")
     except (FileNotFoundError, ConnectionRefusedError):
         return _complain(os.EX_UNAVAILABLE, "the daemon is not running; start it with: systemctl start iot-agent")
-    except (OSError, ValueError, LookupError, TypeError) as error:  # the last two: an answer that lacks something
+    except (OSError, *control_socket.SENSELESS) as error:
         return _complain(os.EX_IOERR, f"the daemon at {_socket(arguments)} did not answer sensibly: {error}")
 
 

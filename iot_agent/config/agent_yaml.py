@@ -31,6 +31,7 @@ REQUIRED = object()
 ALGORITHMS = ("ec-p256", "ec-p384", "rsa-2048", "rsa-3072")
 MAX_SIZE = 64 * 1024
 MAX_VALUE = 4096  # characters, and the longest path (limits.h)
+MAX_DEPTH = 8  # levels; the file has two
 MAX_KEY = 64  # characters of a key that are looked at, and shown
 
 
@@ -198,14 +199,15 @@ def read(path: Path) -> Settings:
         text = path.read_bytes()
         if len(text) > MAX_SIZE:
             raise BadConfiguration(f"{path}: larger than {MAX_SIZE} bytes; is this the right file?")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except OSError as error:
         raise BadConfiguration(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadConfiguration(f"{path}:{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise BadConfiguration(f"{path}: not YAML: {error}") from error
+        raise BadConfiguration(f"{path}:{line}: not YAML: {printable(str(error.problem))}") from error
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        # The last two: of a number too large to be a character, or a version, which PyYAML does not look at first.
+        raise BadConfiguration(f"{path}: not YAML: {printable(str(error))}") from error
     if root is None:
         raise BadConfiguration(
             f"{path}: nothing is set yet: copy the bundle that was made for this device to {path.absolute().parent}, "
@@ -222,6 +224,23 @@ def read(path: Path) -> Settings:
         said = f"{settings.metrics_textfile} is inside paths.state, which holds keys and the record; put it elsewhere"
         raise BadConfiguration(f"{path}: metrics.textfile: {said}, like {settings.run_directory}/iot-agent.prom")
     return settings
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what is nested deeper than `MAX_DEPTH`: PyYAML looks at every level again for each word in the deepest."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Read one node, and what is in it."""
+        if self._depth == MAX_DEPTH:
+            where = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs lack it
+            raise yaml.composer.ComposerError(None, None, f"nested deeper than {MAX_DEPTH}", where)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 def _is_inside(file: Path, directory: Path) -> bool:
@@ -284,8 +303,11 @@ def _scalars(root: yaml.Node | None, problems: list[str], path: str) -> Iterator
 
 
 def _shown(key: yaml.Node) -> str:
-    """Give a key as it may be shown, whatever is in it: no line of ours may be forged by it."""
-    return printable(str(key.value)[:MAX_KEY])
+    """Give a key as it may be shown, whatever is in it: no line of ours may be forged by it.
+
+    A list or a mapping is not written out: aliases in it may stand for more than there is memory for.
+    """
+    return printable(key.value[:MAX_KEY]) if isinstance(key, yaml.ScalarNode) else "(a key that is not text)"
 
 
 def _suggestion(key: str) -> str:

@@ -60,7 +60,7 @@ def _ask_the_daemon(given: Settings) -> Iterator[Finding]:
         yield from daemon.judge(control_socket.ask(given.socket, "status")["status"])
     except PermissionError:
         yield findings.skipped("daemon", f"no permission to ask it at {given.socket}; try with sudo")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, *control_socket.SENSELESS) as error:
         yield daemon.down(f"{given.socket}: {error}")
 
 
@@ -80,7 +80,7 @@ def _examine(config: Path, given: Settings) -> Iterator[Finding]:
         try:
             child.stdin.write(request + "\n")
             child.stdin.flush()
-            yield from map(findings.decode, child.stdout)
+            yield from map(_finding, child.stdout)
         except BrokenPipeError:
             pass  # it died at once; its status says how
         except BaseException:
@@ -91,12 +91,22 @@ def _examine(config: Path, given: Settings) -> Iterator[Finding]:
         yield findings.error("doctor", f"the examination {how_it_ended(child.returncode)} before it was done", remedy)
 
 
+def _finding(line: str) -> Finding:
+    """Read a line of the examination; a library in it may have put in a word of its own."""
+    try:
+        return findings.decode(line)
+    except ValueError as error:
+        said = f"the examination said something that is no finding ({error}): {line.strip():.200}"
+        return findings.warning("doctor", said, "What else was found holds. Please report this line.")
+
+
 def _start(given: Settings) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "iot_agent.doctor.examine"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        errors="replace",
         cwd="/",
         env=environment(given.socket),
         start_new_session=True,  # stopping agentctl with Ctrl-Z must not stop it while it holds its turn

@@ -52,7 +52,7 @@ def encode_request(request: Request) -> bytes:
 
 def decode_request(line: bytes) -> Request:
     """Read a request; raises `ValueError`."""
-    return typed_json.read(Request, _json(line))
+    return typed_json.parse(Request, line)
 
 
 def encode_result(result: object) -> bytes:
@@ -68,16 +68,11 @@ def encode_error(error: AgentError) -> bytes:
 
 def decode_answer(content: bytes, operation: str) -> Any:  # noqa: ANN401 - `RESULTS` says what
     """Give the result of an operation, or raise the `AgentError` that the helper tells; else raises `ValueError`."""
-    answer = _json(content)
+    try:
+        answer = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
     if isinstance(answer, dict) and "result" in answer:
         return typed_json.read(RESULTS[operation], answer["result"])
     refusal = typed_json.read(Refusal, answer)
     raise (Fatal if refusal.fatal else Retryable)(refusal.code, refusal.message, refusal.retry_after)
-
-
-def _json(content: bytes) -> object:
-    try:
-        read: object = json.loads(content)
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
-    return read

@@ -81,7 +81,7 @@ def fuzz(name: str, *, seconds: int, executions: int | None = None) -> Ran:
         fork.start()
         fork.join()
         said = words.read_text(errors="replace")
-        findings = [shutil.move(one, found / one.name) for one in new.iterdir()]
+        findings = [Path(shutil.move(one, found / one.name)) for one in new.iterdir()]
     executed = EXECUTED.search(said)
     if executed is None or bool(fork.exitcode) != bool(findings):
         raise RuntimeError(f"libFuzzer ended with status {fork.exitcode}:\n{said}")

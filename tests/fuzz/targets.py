@@ -24,6 +24,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from boto3.dynamodb.types import DYNAMODB_CONTEXT
+
 from cloud.common import serial_list
 from cloud.fleet import listing
 from cloud.rotation import agenda, csr, devices, messages
@@ -47,7 +49,6 @@ NOW = 1_795_000_000.0
 SERIAL = "SN-0001"
 LABEL = "iot-agent-20260901T000000Z-00000001"
 TOKEN = Token("/usr/lib/module.so", "fleet", "file:/etc/iot-agent/token.pin")
-SENSELESS = (ValueError, LookupError, TypeError)
 LARGEST = 64 * 1024  # bytes of an input to a parser that has no limit of its own: who calls it has read no more
 
 
@@ -174,9 +175,10 @@ def _lambda(data: bytes) -> None:
 def _advice(data: bytes) -> None:
     """Read a device's item in which an operator has written the advice by hand; others must be shown all the same."""
     try:
-        written = json.loads(data, parse_float=Decimal, parse_int=Decimal)
+        number = DYNAMODB_CONTEXT.create_decimal
+        written = json.loads(data, parse_float=number, parse_int=number)
     except (ValueError, ArithmeticError, RecursionError):
-        return  # DynamoDB has nothing but values
+        return  # no such item is in DynamoDB: its numbers have 38 digits, and at most 125 zeros
     item: dict[str, Any] = {"serial": SERIAL, "state": "ALLOWED", "version": Decimal(1), "renew": written}
     device, now = devices.read(item), int(NOW * 1000)
     agenda.next_look(device, now)
@@ -197,7 +199,7 @@ def _expectation() -> certificates.Expectation:
     return certificates.Expectation(b"", SERIAL, None, NOW)
 
 
-@target("csr", csr.BadCsrError)
+@target("csr", csr.BadCsrError, limit=messages.MAX_CSR)
 def _csr(data: bytes) -> None:
     csr.check(_pem(data, "CERTIFICATE REQUEST"), SERIAL)
 
@@ -301,7 +303,7 @@ def _outcome(data: bytes) -> None:
     assert codec.decode_outcome(codec.encode_outcome(outcome)) == outcome
 
 
-@target("worker-request", ValueError, codec.Damaged, codec.LaterFormat)
+@target("worker-request", codec.Damaged, codec.LaterFormat)
 def _worker_request(data: bytes) -> None:
     request = codec.decode_request(data)
     assert codec.decode_request(codec.encode_request(request)) == request
@@ -375,15 +377,17 @@ def _daemon() -> tuple[Path, list[bytes]]:
     return path, answers
 
 
-@target("control-answer", OSError, *SENSELESS, limit=control_socket.MAX_REPLY)
+@target("control-answer", OSError, *control_socket.SENSELESS, limit=control_socket.MAX_REPLY)
 def _control_answer(data: bytes) -> None:
     """Show what a daemon answers, as agentctl and the doctor do."""
     path, answers = _daemon()
     answers[0] = data
     answer = text.safe(control_socket.ask(path, "status"))
-    for show in (lambda: text.history(answer["history"]), lambda: list(daemon.judge(answer["status"]))):
-        with contextlib.suppress(*SENSELESS):
-            show()
+    with contextlib.suppress(*control_socket.SENSELESS):
+        text.history(answer["history"])
+    with contextlib.suppress(*control_socket.SENSELESS):
+        for found in list(daemon.judge(answer["status"])):
+            findings.write(found)  # whatever was judged can be shown
     text.status(answer["status"])
 
 
