@@ -227,7 +227,7 @@ def read(path: Path) -> Settings:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what is nested deeper than `MAX_DEPTH`: PyYAML looks at every level again for each word in the deepest."""
+    """Refuses what is nested deeper than `MAX_DEPTH`: for each word, PyYAML looks at every level that it is in."""
 
     _depth = 0
 

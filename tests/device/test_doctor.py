@@ -408,3 +408,11 @@ def test_what_works_in_spite_of_the_rules_is_a_warning() -> None:
     seen = identity_rules.Seen("iot-agent-1", "pending", None, "aa", 0, 10, odd="its serial number is 0")
     (finding,) = identity_rules.judge([seen], Record("SN-0001"), 5)
     assert (finding.level, finding.message) == (Level.WARNING, "the certificate of iot-agent-1: its serial number is 0")
+
+
+@pytest.mark.parametrize("line", ["CKR_GENERAL_ERROR\n", "7\n", '{"check": "disk"}\n', "[" * 5000 + "\n"])
+def test_a_word_of_a_library_between_two_findings_is_told_and_ends_nothing(line: str) -> None:
+    told = command._finding(line)
+    assert told.level is Level.WARNING
+    assert line[:9].strip() in told.message
+    assert command._finding(findings.encode(told)) == told
