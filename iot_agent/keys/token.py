@@ -53,12 +53,9 @@ class TokenKeys:
         return certificates.public_key(self._key(label))
 
     def _key(self, label: str) -> certificates.PrivateKey:
-        def sign(data: bytes) -> bytes:
-            return bytes.fromhex(self._ask("sign", label, data.hex()))
-
         public = self._ask("public_key", label)
         try:
-            return remote_key(bytes.fromhex(public), sign)
+            return remote_key(public, lambda data: bytes(self._ask("sign", label, data.hex())))
         except ValueError as error:
             where = f"token {self._token.label!r} of {self._token.module}"
             raise Retryable(Code.TOKEN, f"the public key that {where} gave cannot be read: {error}") from error

@@ -22,6 +22,7 @@ RESULTS: dict[str, Any] = {
     "look": tuple[str, ...],
     "remove": type(None),
 }
+IN_HEX = frozenset({"public_key", "sign"})  # bytes, which JSON has not
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,10 @@ def decode_answer(content: bytes, operation: str) -> Any:  # noqa: ANN401 - `RES
     """Give the result of an operation, or raise the `AgentError` that the helper tells; else raises `ValueError`."""
     try:
         answer = json.loads(content)
+        if isinstance(answer, dict) and "result" in answer:
+            result = typed_json.read(RESULTS[operation], answer["result"])
+            return bytes.fromhex(result) if operation in IN_HEX else result
+        refusal = typed_json.read(Refusal, answer)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
-    if isinstance(answer, dict) and "result" in answer:
-        return typed_json.read(RESULTS[operation], answer["result"])
-    refusal = typed_json.read(Refusal, answer)
     raise (Fatal if refusal.fatal else Retryable)(refusal.code, refusal.message, refusal.retry_after)

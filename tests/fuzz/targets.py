@@ -177,8 +177,9 @@ def _advice(data: bytes) -> None:
     try:
         number = DYNAMODB_CONTEXT.create_decimal
         written = json.loads(data, parse_float=number, parse_int=number)
+        json.dumps(written, ensure_ascii=False, default=str).encode()
     except (ValueError, ArithmeticError, RecursionError):
-        return  # no such item is in DynamoDB: its numbers have 38 digits, and at most 125 zeros
+        return  # no such item is in DynamoDB: text is UTF-8, a number has 38 digits and at most 125 zeros
     item: dict[str, Any] = {"serial": SERIAL, "state": "ALLOWED", "version": Decimal(1), "renew": written}
     device, now = devices.read(item), int(NOW * 1000)
     agenda.next_look(device, now)
@@ -326,8 +327,7 @@ def _token_answer(data: bytes) -> None:
     for operation in token_messages.RESULTS:
         with contextlib.suppress(AgentError, ValueError):
             token_messages.decode_answer(data, operation)
-    public = bytes.fromhex(token_messages.decode_answer(data, "public_key"))
-    certificates.public_key(remote_key(public, bytes))
+    certificates.public_key(remote_key(token_messages.decode_answer(data, "public_key"), bytes))
 
 
 @target("finding", ValueError)
