@@ -15,6 +15,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from tests.fuzz.bounds import in_time
 from tests.fuzz.run import BY_NAME, ROOT, TARGETS, atheris, fuzz
 
 LAST_WORDS = 4000  # characters of what libFuzzer says: the traceback and the input
@@ -72,7 +73,8 @@ def _options() -> argparse.Namespace:
 
 def _replay(name: str, file: Path) -> int:
     try:
-        taken = BY_NAME[name].run(file.read_bytes())
+        with in_time():
+            taken = BY_NAME[name].run(file.read_bytes())
     except BaseException:  # noqa: BLE001 - whatever it is, it is what is looked for: a library in Rust panics
         traceback.print_exc()
         return 1

@@ -49,7 +49,7 @@ NOW = 1_795_000_000.0
 SERIAL = "SN-0001"
 LABEL = "iot-agent-20260901T000000Z-00000001"
 TOKEN = Token("/usr/lib/module.so", "fleet", "file:/etc/iot-agent/token.pin")
-LARGEST = 64 * 1024  # bytes of an input to a parser that has no limit of its own: who calls it has read no more
+LARGEST = 16 * 1024  # bytes of an input to a parser that has no limit of its own: who calls it has read no more
 
 
 @dataclass(frozen=True)

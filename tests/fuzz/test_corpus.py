@@ -3,7 +3,6 @@
 import json
 import re
 import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,44 +17,34 @@ from cryptography import x509
 from cloud.common import serial_list
 from cloud.rotation import messages
 from tests.fuzz import run
+from tests.fuzz.bounds import TooLong, in_time
 from tests.fuzz.mutate import mutate
 from tests.fuzz.run import BY_NAME, CORPUS, ROOT, TARGETS
 from tests.fuzz.targets import Target
 
 CHANGES = 300
 MOST_CHANGES = 20_000  # until a planted bug is found; the fuzzer has as many executions
-LONGEST = 10.0  # seconds of this process's own time, not of the clock: a busy machine is no finding
 ROOM = 512 * 1024 * 1024  # bytes that one target may take beside what this process has
 PLANTED = sorted(BY_NAME.keys() - TARGETS.keys())
 
 
-class TooLong(BaseException):
-    """An input took too long. No parser catches it."""
-
-
 @contextmanager
-def bounded() -> Iterator[None]:
-    """Bound what the parsers may take: an endless one raises `TooLong`, a greedy one `MemoryError`."""
-
-    def stop(_number: int, _frame: object) -> None:
-        raise TooLong
-
+def in_room() -> Iterator[None]:
+    """Have Python raise `MemoryError` when what is parsed takes more than `ROOM`."""
     used = re.search(r"VmData:\s*([0-9]+) kB", Path("/proc/self/status").read_text())
     assert used is not None
-    before, limits = signal.signal(signal.SIGVTALRM, stop), resource.getrlimit(resource.RLIMIT_DATA)
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (int(used[1]) * 1024 + ROOM, limits[1]))
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
         resource.setrlimit(resource.RLIMIT_DATA, limits)
 
 
-def feed(target: Target, data: bytes, longest: float = LONGEST) -> bool:
-    """Run an input, within `bounded`."""
-    signal.setitimer(signal.ITIMER_VIRTUAL, longest)
-    return target.run(data)
+def feed(target: Target, data: bytes) -> bool:
+    """Run an input within its time."""
+    with in_time():
+        return target.run(data)
 
 
 def seeds(name: str) -> list[bytes]:
@@ -75,7 +64,7 @@ def test_each_target_has_its_corpus() -> None:
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @pytest.mark.parametrize("name", TARGETS)
 def test_whatever_is_in_the_corpus_is_taken_or_refused_as_declared(name: str) -> None:
-    with bounded():
+    with in_room():
         taken = [feed(TARGETS[name], data) for data in seeds(name)]
     assert any(taken), "the corpus never gets past the first line of the parser"
 
@@ -83,7 +72,7 @@ def test_whatever_is_in_the_corpus_is_taken_or_refused_as_declared(name: str) ->
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @pytest.mark.parametrize("name", TARGETS)
 def test_so_is_whatever_chance_makes_of_it(name: str) -> None:
-    with bounded():
+    with in_room():
         for number in range(CHANGES):
             data = changed(TARGETS[name], number)
             try:
@@ -97,13 +86,14 @@ def test_so_is_whatever_chance_makes_of_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_chance_finds_every_planted_bug(name: str) -> None:
-    with bounded(), pytest.raises((KeyError, AssertionError, MemoryError, TooLong)):
+    with in_room(), pytest.raises((KeyError, AssertionError, MemoryError, TooLong)):
         change_until_found(BY_NAME[name])
 
 
 def change_until_found(target: Target) -> None:
     for number in range(MOST_CHANGES):
-        feed(target, changed(target, number), longest=1.0)
+        with in_time(1.0):
+            target.run(changed(target, number))
 
 
 @pytest.mark.parametrize("name", PLANTED)
