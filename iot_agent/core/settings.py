@@ -54,11 +54,6 @@ class Settings:
     log_level: str
     metrics_textfile: Path | None = None
 
-    @property
-    def socket(self) -> Path:
-        """Where `agentctl` finds the daemon."""
-        return self.run_directory / "control.sock"
-
 
 def dump(settings: Settings) -> str:
     """Turn settings into JSON."""

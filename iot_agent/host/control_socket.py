@@ -6,8 +6,6 @@ within five seconds; at most eight clients at a time. A ninth takes the place of
 but never that of root or of the daemon's own user, unless it is theirs too. Nothing a client does can block the daemon.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import selectors
@@ -16,13 +14,9 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-TYPE_CHECKING = False  # typing.TYPE_CHECKING without typing, which would be an eighth of agentctl's time
-if TYPE_CHECKING:
-    from typing import Any
-
-    Handler = Callable[[str], dict[str, Any]]
-
+Handler = Callable[[str], dict[str, Any]]
 MAX_REQUEST = 4096
 MAX_REPLY = 1024 * 1024
 MAX_CLIENTS = 8

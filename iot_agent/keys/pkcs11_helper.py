@@ -31,7 +31,9 @@ from iot_agent.keys import token_messages
 from iot_agent.keys.pin import PinSources
 from iot_agent.keys.token_messages import Request
 
-OURS = re.compile(r"iot-agent-\d{8}T\d{6}Z-[0-9a-f]+")  # not whatever else somebody may have called iot-agent-…
+# Exactly what `layout.new_label` makes, stricter than `layout.is_label`: another program may keep keys on this token
+# and have named one iot-agent-…, and a key that is listed here and has no directory is destroyed.
+OURS = re.compile(r"iot-agent-\d{8}T\d{6}Z-[0-9a-f]+")
 CURVES = {"ec-p256": "secp256r1", "ec-p384": "secp384r1"}
 RSA_BITS = {"rsa-2048": 2048, "rsa-3072": 3072}
 # What the TPM module sets by itself it does not want to be told.

@@ -5,21 +5,18 @@ before the key is made, so that no key is ever made that nothing on disk knows o
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from iot_agent.core.errors import Code, Retryable
 from iot_agent.core.ports import Credentials
 from iot_agent.core.settings import Token, TokenKey
-from iot_agent.host.subprocesses import how_it_ended
+from iot_agent.host.subprocesses import NoAnswer, ask
 from iot_agent.keys import certificates, pkcs11_uri, token_messages
 from iot_agent.keys.remote_key import remote_key
 from iot_agent.keys.token_messages import Request
-from iot_agent.storage import atomic
+from iot_agent.storage import atomic, layout
 
-REFERENCE = "key.uri"
 PROGRAM = "iot_agent.keys.pkcs11_helper"
 
 
@@ -35,13 +32,14 @@ class TokenKeys:
 
     def generate(self, label: str, algorithm: str) -> None:
         """Write down where the key will be, then make it there."""
-        directory = self._state / "identities" / label
+        directory = self._state / layout.IDENTITIES / label
+        reference = directory / layout.KEY_ON_TOKEN
         try:
             atomic.make_directory(directory.parent)
             atomic.make_directory(directory)
-            atomic.write(directory / REFERENCE, pkcs11_uri.write(TokenKey(self._token, label)).encode() + b"\n")
+            atomic.write(reference, pkcs11_uri.write(TokenKey(self._token, label)).encode() + b"\n", layout.KEY_MODE)
         except OSError as error:
-            raise Retryable(Code.KEY_STORE, f"cannot write {directory / REFERENCE}: {error}") from error
+            raise Retryable(Code.KEY_STORE, f"cannot write {reference}: {error}") from error
         self._ask("generate", label, algorithm)
 
     def csr(self, label: str, serial: str) -> str:
@@ -80,21 +78,12 @@ class TokenKeys:
         request = Request(os.getpid(), str(self._state), self._token, operation, arguments)
         what = f"{operation} on token {self._token.label!r} of {self._token.module}"
         try:
-            done = subprocess.run(  # noqa: S603 - our own interpreter and module, no shell
-                [sys.executable, "-P", "-m", PROGRAM],
-                input=token_messages.encode_request(request),
-                stdout=subprocess.PIPE,
-                timeout=self._limit,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise Retryable(Code.TOKEN, f"{what} hung and was stopped after {self._limit:.0f} s") from error
+            # In the process group of the worker, so that whoever kills the worker kills the helper.
+            answer = ask(PROGRAM, token_messages.encode_request(request), self._limit, own_group=False)
+            return token_messages.decode_answer(answer, operation)
         except OSError as error:
             raise Retryable(Code.TOKEN, f"{what} could not be started: {error}") from error
-        try:
-            return token_messages.decode_answer(done.stdout, operation)
+        except NoAnswer as error:
+            raise Retryable(Code.TOKEN, f"{what} {error}; what it wrote last is in the journal") from error
         except ValueError as error:
-            raise Retryable(
-                Code.TOKEN,
-                f"{what} {how_it_ended(done.returncode)} without an answer; its last words are in the journal",
-            ) from error
+            raise Retryable(Code.TOKEN, f"{what} gave an answer that cannot be read: {error}") from error

@@ -37,7 +37,8 @@ ALSO_PURE = {
     "status.health",
     "status.report",
     "status.text",
-    "storage.identity_json",
+    "storage.announcement",
+    "storage.layout",
 }
 WORLDLY = {"os", "time", "socket", "subprocess", "selectors", "signal", "logging", "random", "secrets", "threading"}
 

@@ -264,13 +264,13 @@ def _facts(data: bytes) -> None:
     assert identities.orphans() == frozenset()
 
 
-@target("agent-yaml", agent_yaml.BadConfiguration, limit=agent_yaml.MAX_SIZE)
+@target("agent-yaml", agent_yaml.AgentYamlError, limit=agent_yaml.MAX_SIZE)
 def _agent_yaml(data: bytes) -> None:
     path = _scratch() / "agent.yaml"
     path.write_bytes(data)
     try:
         given = agent_yaml.read(path)
-    except agent_yaml.BadConfiguration as problem:
+    except agent_yaml.AgentYamlError as problem:
         for line in str(problem).split("\n"):
             assert line.startswith(f"{path}:") and line.isprintable()  # noqa: PT018 - one promise: one line a problem
         raise
@@ -332,7 +332,7 @@ def _token_answer(data: bytes) -> None:
 
 @target("finding", ValueError)
 def _finding(data: bytes) -> None:
-    finding = findings.decode(data.decode())
+    finding = findings.decode(data)
     assert findings.decode(findings.encode(finding)) == finding
     findings.write(finding)
 

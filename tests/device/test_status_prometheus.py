@@ -1,69 +1,27 @@
-"""One word for monitoring, and the numbers beside it."""
+"""The metrics for Prometheus, and the alert rules and dashboard that use them."""
 
 import json
 import os
 import re
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from iot_agent.core.record import Certificate, Failure, Identity, Kind, Record, State, Step
+from iot_agent.core.record import Record
 from iot_agent.status import prometheus
-from iot_agent.status.report import compose
+from tests.device.reports import RECORD, failing, report
 
 MONITORING = Path(__file__).parents[2] / "packaging/monitoring"
-IDENTITY = Identity("iot-agent-1", Certificate("ab" * 32, 1000, 2000, 1700))
-RECORD = Record("SN-0001", State.ACKED, active=IDENTITY, rotations=3, last_contact=1200)
-ABOUT: dict[str, Any] = {
-    "daemon": "running",
-    "version": "0.1.0",
-    "key": None,
-    "configuration": {"error": None, "remedy": None},
-    "trouble": None,
-    "clock_trusted": True,
-}
-
-
-def report(record: Record = RECORD, now: float = 1500, **about: object) -> dict[str, Any]:
-    return compose(record, Step(Kind.WAIT, now, "waiting"), now, {**ABOUT, **about})
-
-
-def failing(times: int) -> Record:
-    failure = Failure(Kind.REQUEST, "unreachable", "no route", "Check the network.", 1400)
-    return replace(RECORD, attempt=times, failure=failure)
-
-
-@pytest.mark.parametrize(
-    ("shown", "level"),
-    [
-        (report(), "good"),
-        (report(Record("SN-0001")), "good"),
-        (report(failing(3)), "good"),
-        (report(failing(4)), "attention"),
-        (report(now=1899), "good"),
-        (report(now=1901), "critical"),
-        (report(now=2001), "critical"),
-        (report(clock_trusted=False), "attention"),
-        (report(configuration={"error": "agent.yaml:1: no\nmore", "remedy": "mend it"}), "attention"),
-        (report(trouble="cannot write"), "critical"),
-        (report(failing(9), now=2001), "critical"),
-    ],
-)
-def test_health_is_the_worst_that_has_something_to_say(shown: dict[str, Any], level: str) -> None:
-    assert shown["health"]["level"] == level
-    assert "\n" not in shown["health"]["why"]
 
 
 def samples(text: str) -> dict[str, float]:
     return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line[0] != "#"}
 
 
-def test_the_numbers_say_what_the_report_says() -> None:
+def test_the_metrics_say_what_the_report_says() -> None:
     assert samples(prometheus.text(report(failing(2)))) == {
         'iot_agent_info{serial="SN-0001",version="0.1.0"}': 1,
         'iot_agent_state{state="unprovisioned"}': 0,
@@ -84,7 +42,7 @@ def test_the_numbers_say_what_the_report_says() -> None:
 
 
 @pytest.mark.parametrize("record", [RECORD, failing(2), Record('odd "\\\n serial')])
-def test_prometheus_itself_takes_them(record: Record) -> None:
+def test_prometheus_itself_accepts_them(record: Record) -> None:
     checked = subprocess.run(
         ["promtool", "check", "metrics"],
         input=prometheus.text(report(record)),
@@ -95,7 +53,7 @@ def test_prometheus_itself_takes_them(record: Record) -> None:
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def test_the_file_is_replaced_only_when_a_number_changes_and_goes_in_the_end(tmp_path: Path) -> None:
+def test_the_file_is_replaced_only_when_a_value_changes_and_removed_in_the_end(tmp_path: Path) -> None:
     path = tmp_path / "iot-agent.prom"
     textfile = prometheus.Textfile(path)
     textfile.publish(report())
@@ -110,13 +68,13 @@ def test_the_file_is_replaced_only_when_a_number_changes_and_goes_in_the_end(tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_written_is_said_once_and_hurts_nobody(
+def test_a_file_that_cannot_be_written_is_logged_once_and_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     textfile = prometheus.Textfile(tmp_path / "nowhere" / "iot-agent.prom")
     textfile.publish(report())
     textfile.publish(report(failing(1)))
-    assert [entry.getMessage()[:46] for entry in caplog.records] == ["cannot write the numbers for monitoring: [Errn"]
+    assert [entry.getMessage()[:31] for entry in caplog.records] == ["cannot write the metrics: [Errn"]
     (tmp_path / "nowhere").mkdir()
     textfile.publish(report())
     assert (tmp_path / "nowhere" / "iot-agent.prom").exists()
@@ -136,7 +94,7 @@ def spoil_with_fifo(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [spoil_with_directory, spoil_with_link, spoil_with_fifo])
-def test_whatever_is_in_the_place_of_the_file_it_is_replaced_or_told_and_never_followed(
+def test_whatever_is_in_the_place_of_the_file_is_replaced_or_logged_and_never_followed(
     tmp_path: Path, spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "iot-agent.prom"
@@ -148,12 +106,6 @@ def test_whatever_is_in_the_place_of_the_file_it_is_replaced_or_told_and_never_f
     assert path.exists() == (spoil is spoil_with_directory) == bool(caplog.records)
     if spoil is spoil_with_link:
         assert (tmp_path / "target").read_text() == "of somebody else"
-
-
-@pytest.mark.parametrize("error", ["", "x", "x\ny"])
-def test_a_daemon_that_waits_for_its_configuration_is_never_good(error: str) -> None:
-    shown = report(daemon="waiting for its configuration", configuration={"error": error, "remedy": "mend it"})
-    assert shown["health"]["level"] == "attention"
 
 
 def test_switched_off_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +183,7 @@ def certificate(percent: int) -> dict[str, str]:
     }
 
 
-def test_rules_and_dashboard_name_only_numbers_that_there_are() -> None:
+def test_rules_and_dashboard_name_only_metrics_that_exist() -> None:
     dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len(expressions) == 7

@@ -1,41 +1,33 @@
-"""The doctor on a sick device: each finding is provoked on real files, sockets and mounts, and names what is wrong."""
+"""The examination of a faulty device: each finding is caused by real files, sockets and mounts."""
 
-import json
 import os
 import pwd
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from iot_agent.config import agent_yaml, bundle
+from iot_agent.config import bundle
 from iot_agent.core.record import CheckedIn, Event, Failed, Outcome, Record
 from iot_agent.core.settings import Settings
-from iot_agent.doctor import command, examine, findings
-from iot_agent.doctor.findings import Level
+from iot_agent.doctor import examine, findings
+from iot_agent.doctor.checks import RECORD_CHECKS, Context
+from iot_agent.doctor.findings import Finding, Level
 from iot_agent.doctor.probes import cloud, network
 from iot_agent.doctor.rules import clock, files, renewal
-from iot_agent.doctor.rules import identities as identity_rules
-from iot_agent.doctor.rules.files import Kind
+from iot_agent.doctor.rules.files import FileKind
 from iot_agent.doctor.rules.network import Network
 from iot_agent.keys import certificates
 from iot_agent.storage import identity_lock
 from iot_agent.storage.identities import IdentityDirectories
 from tests.device.faulty_device import DAY, LABEL, FaultyDevice, acting_as, closed_port, plain_server, tls_server
-from tests.harness import PATIENCE
 from tests.simulator.authority import Authority
 
 CALM = {"network.tcp", "clock.trust"}  # no broker is there, so nobody vouches for the clock either
-
-
-@pytest.fixture
-def patient(tmp_path: Path) -> FaultyDevice:
-    return FaultyDevice(tmp_path)
 
 
 def test_a_healthy_device_without_a_broker_has_only_that_trouble(patient: FaultyDevice) -> None:
@@ -60,15 +52,15 @@ def point(target: str) -> Callable[[FaultyDevice], None]:
 
 
 SPOILT: dict[str, tuple[Callable[[FaultyDevice], object], str, str]] = {
-    "key readable by all": (lambda p: (p.identity / "key.pem").chmod(0o644), "files.mode", "too open, to everybody"),
-    "key readable by its group": (lambda p: (p.identity / "key.pem").chmod(0o640), "files.mode", "to its group"),
+    "key readable by all": (lambda p: (p.identity / "key.pem").chmod(0o644), "files.mode", "rights to everybody"),
+    "key readable by its group": (lambda p: (p.identity / "key.pem").chmod(0o640), "files.mode", "rights to its group"),
     "state directory open": (lambda p: p.state.chmod(0o755), "files.mode", "state has mode 0755"),
     "key of somebody else": (wrong_owner, "files.owner", "belongs to uid 12345"),
     "bootstrap key open": (lambda p: (p.directory / "bootstrap.key").chmod(0o604), "files.mode", "bootstrap.key"),
     "configuration writable": (lambda p: (p.directory / "agent.yaml").chmod(0o666), "files.mode", "agent.yaml"),
     "CA file missing": (lambda p: (p.directory / "endpoint-ca.pem").unlink(), "files.access", "No such file"),
     "CA file empty": (
-        lambda p: (p.directory / "manufacturer-ca.pem").write_text(""), "files.content", "holds no certificate in PEM",
+        lambda p: (p.directory / "manufacturer-ca.pem").write_text(""), "files.content", "contains no certificate",
     ),
     "another key": (other_key, "identity.active", "it is not for our key"),
     "key missing": (lambda p: (p.identity / "key.pem").unlink(), f"keys.{LABEL}", "cannot read"),
@@ -86,12 +78,12 @@ SPOILT: dict[str, tuple[Callable[[FaultyDevice], object], str, str]] = {
     ),
     "no current": (lambda p: (p.state / "current").unlink(), "identity.current", "points at nothing"),
     "current elsewhere": (point("identities/iot-agent-other"), "identity.current", "points at iot-agent-other"),
-    "current dangling": (lambda p: shutil.rmtree(p.identity), "identity.current", "which is not there"),
+    "current dangling": (lambda p: shutil.rmtree(p.identity), "identity.current", "which does not exist"),
     "record damaged": (lambda p: (p.state / "state.json").write_text("{}"), "record", "not a record"),
     "record missing": (lambda p: (p.state / "state.json").unlink(), "record", "is missing"),
     "record of another device": (lambda p: p.change(serial="SN-0002"), "record", "belongs to serial SN-0002"),
     "record was damaged": (lambda p: (p.state / "state.json.bad").touch(), "record.bad", "state.json.bad"),
-    "clock behind the floor": (lambda p: p.change(time_floor=int(p.now) + DAY), "clock.floor", "behind what"),
+    "clock behind the floor": (lambda p: p.change(time_floor=int(p.now) + DAY), "clock.floor", "behind a time"),
     "name unknown": (lambda p: p.configure(8883, "nobody.invalid"), "network.name", "does not resolve"),
     "port closed": (lambda p: p.configure(closed_port()), "network.tcp", "Connection refused"),
     "silent for long": (lambda p: p.change(last_contact=int(p.now) - 9 * DAY), "renewal.contact", "9 days ago"),
@@ -113,10 +105,10 @@ def test_what_is_spoilt_is_found_with_a_remedy(patient: FaultyDevice, name: str)
     assert found[check].remedy
 
 
-HONEST_CLOCK = clock.Clock
+HONEST_CLOCK = clock.ClockFacts
 
 
-def forgiving_clock(now: float, floor: int, *rest: int | None) -> clock.Clock:
+def forgiving_clock(now: float, floor: int, *rest: int | None) -> clock.ClockFacts:
     return HONEST_CLOCK(max(now, floor), floor, *rest)  # type: ignore[arg-type]  # as they came
 
 
@@ -126,12 +118,12 @@ def trusting_look(host: str, port: int, _ca_file: Path, **_named: object) -> Net
 
 BUGS: dict[str, tuple[object, str, object]] = {
     "CA file empty": (bundle, "_flaw", lambda *_, **__: None),
-    "key readable by all": (files, "FORBIDDEN", dict.fromkeys(Kind, 0)),
+    "key readable by all": (files, "FORBIDDEN", dict.fromkeys(FileKind, 0)),
     "key of somebody else": (files, "_judge_one", lambda *_: iter(())),
     "another key": (certificates, "_flaws", lambda *_: ()),
     "of another CA": (certificates, "_issued_by", lambda *_: True),
     "no current": (IdentityDirectories, "current", lambda _: LABEL),
-    "clock behind the floor": (clock, "Clock", forgiving_clock),
+    "clock behind the floor": (clock, "ClockFacts", forgiving_clock),
     "port closed": (network, "look", trusting_look),
     "rotations too slow": (renewal, "longest_rotation", lambda _: 0),
 }
@@ -144,6 +136,16 @@ def test_a_planted_bug_would_be_noticed(patient: FaultyDevice, name: str, monkey
     spoil(patient)
     found = patient.worries().get(check)
     assert found is None or words not in found.message, "a doctor with this bug must fail the test above"
+
+
+def test_a_check_is_added_by_adding_a_function_to_a_list(
+    patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state_of_the_record(context: Context) -> Iterator[Finding]:
+        yield findings.fine("extra", context.record.state)
+
+    monkeypatch.setattr(examine, "RECORD_CHECKS", [*RECORD_CHECKS, state_of_the_record])
+    assert patient.findings()[-1] == Finding("extra", Level.FINE, "acked")
 
 
 # ---- disk -----------------------------------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ def test_a_full_disk_is_found(patient: FaultyDevice, small_disk: Callable[[str],
     found = patient.worries()
     assert found["disk.space"].level is Level.ERROR
     assert "No space left" in found["disk.write"].message
-    assert "forgets" in found["disk.kind"].message, "a state directory in memory is a fault of its own"
+    assert "next reboot deletes" in found["disk.kind"].message, "a state directory in memory is a fault of its own"
 
 
 def test_a_disk_without_inodes_is_found(patient: FaultyDevice, small_disk: Callable[[str], None]) -> None:
@@ -233,21 +235,21 @@ def test_what_is_not_tls_is_found(patient: FaultyDevice, said: bytes) -> None:
 
     with plain_server(answer) as port:
         patient.configure(port)
-        assert "broke off the TLS handshake" in patient.worries()["network.tls"].message
+        assert "ended the TLS handshake" in patient.worries()["network.tls"].message
 
 
-# ---- the turn -------------------------------------------------------------------------------------------------------
+# ---- the identity lock -----------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def held(state: Path) -> Iterator[None]:
-    """Have the turn, as the daemon's worker has it during a step."""
+    """Hold the identity lock, as the daemon's worker does during a step."""
     with identity_lock.exclusive_use(state, 0.0) as ours:
         assert ours
         yield
 
 
-def test_the_doctor_does_not_throw_out_a_step(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_opens_no_session_during_a_step(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examine, "LONGEST_WAIT", 0.1)
     monkeypatch.setattr(cloud, "check_in", lambda *_, **__: pytest.fail("a second session was opened"))
     with tls_server(patient.directory, endpoint(patient)) as port, held(patient.state):
@@ -261,7 +263,7 @@ def test_the_doctor_does_not_throw_out_a_step(patient: FaultyDevice, monkeypatch
 def test_a_promotion_meanwhile_is_not_taken_for_a_fault(
     patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch, looks: int, level: Level
 ) -> None:
-    """The step before ours had the old certificate retired, and the daemon has only now written that down."""
+    """The step before had the old certificate retired, and the daemon saves that only now."""
 
     def check_in(_settings: Settings, record: Record, _now: float, **_: bool) -> Outcome:
         if record.rotations == 0:
@@ -277,67 +279,13 @@ def test_a_promotion_meanwhile_is_not_taken_for_a_fault(
     assert found["cloud.check-in"].level is level, "with one look only, it is"
 
 
-def test_a_turn_ends_with_its_holder(tmp_path: Path) -> None:
+def test_the_lock_is_free_again_when_its_holder_ends(tmp_path: Path) -> None:
     with held(tmp_path), identity_lock.exclusive_use(tmp_path, 0.1) as ours:
         assert not ours
     with identity_lock.exclusive_use(tmp_path, 0.0) as ours:
         assert ours
     with identity_lock.exclusive_use(tmp_path / "nowhere", 0.0) as ours:
         assert not ours
-
-
-# ---- the program ----------------------------------------------------------------------------------------------------
-
-
-def agentctl(patient: FaultyDevice, *options: str) -> subprocess.CompletedProcess[str]:
-    configuration = str(patient.directory / "agent.yaml")
-    command = [sys.executable, "-m", "iot_agent.agentctl", "doctor", "--config", configuration, *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
-
-
-def test_agentctl_tells_people_and_programs(patient: FaultyDevice) -> None:
-    human = agentctl(patient)
-    assert human.returncode == 2
-    assert "ERROR    daemon                 not running" in human.stdout
-    assert "→ Start it with: systemctl start iot-agent" in human.stdout
-    assert human.stdout.splitlines()[-1].startswith("errors: 2, warnings: 1, ")
-    told = json.loads(agentctl(patient, "--json").stdout)
-    assert (told["schema"], told["worst"]) == (1, "error")
-    assert {"check", "level", "message", "remedy"} == set(told["findings"][0])
-
-
-def test_who_may_not_read_the_configuration_is_told_to_use_sudo(
-    open_place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # In this process, which can give up root: a child's interpreter may be root's alone.
-    monkeypatch.setattr(command, "read_configuration", lambda path, **_: agent_yaml.read(path))
-    monkeypatch.setattr(command, "BadConfiguration", agent_yaml.BadConfiguration)
-    FaultyDevice(open_place)
-    configuration = open_place / "agent.yaml"
-    configuration.chmod(0o600)
-    with acting_as(4321, 4321):
-        [finding] = command.diagnose(configuration)
-    assert (finding.level, finding.remedy) == (Level.ERROR, "Run: sudo agentctl doctor")
-    configuration.write_text("serial: SN-0001\n")
-    assert {found.remedy for found in command.diagnose(configuration)} != {finding.remedy}
-
-
-def test_every_problem_of_a_configuration_is_told(patient: FaultyDevice) -> None:
-    (patient.directory / "agent.yaml").write_text("serial: a b\ncolour: red\n")
-    done = agentctl(patient, "--json")
-    assert done.returncode == 2
-    told = [finding["message"] for finding in json.loads(done.stdout)["findings"]]
-    assert any("agent.yaml:1: serial" in message for message in told)
-    assert any("agent.yaml:2: colour: unknown key" in message for message in told)
-
-
-def test_the_agent_is_who_owns_the_state(patient: FaultyDevice) -> None:
-    assert command._as_the_agent(patient.state) == {}
-    nobody = pwd.getpwnam("nobody")
-    os.chown(patient.state, nobody.pw_uid, nobody.pw_gid)
-    given_up = command._as_the_agent(patient.state)
-    assert (given_up["user"], given_up["group"]) == (nobody.pw_uid, nobody.pw_gid)
-    assert 0 not in given_up["extra_groups"]
 
 
 def test_what_the_agent_may_not_read_is_found_although_root_could(open_place: Path) -> None:
@@ -352,67 +300,3 @@ def test_what_the_agent_may_not_read_is_found_although_root_could(open_place: Pa
         found = patient.worries()
     assert "Permission denied" in found["files.access"].message
     assert "Permission denied" in found[f"keys.{LABEL}"].message
-
-
-def test_an_examination_that_cannot_start_is_told(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    told = list(command._examine(patient.directory / "agent.yaml", patient.settings()))
-    assert "the examination cannot start" in told[0].message
-
-
-def test_an_examination_that_dies_is_told(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    (patient.directory / "sitecustomize.py").write_text(
-        "import os, sys\nif 'iot_agent.doctor.examine' in sys.orig_argv: os.kill(os.getpid(), 11)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(patient.directory))
-    done = agentctl(patient)
-    assert done.returncode == 2
-    assert "the examination was ended by SIGSEGV before it was done" in done.stdout
-
-
-# ---- rules that need no world ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("ahead", "synchronised", "level"),
-    [
-        (0, False, Level.FINE),
-        (-59, None, Level.FINE),
-        (61, True, Level.WARNING),
-        (-301, True, Level.ERROR),
-        (None, True, Level.FINE),
-        (None, False, Level.WARNING),
-        (None, None, Level.WARNING),
-    ],
-)
-def test_the_cloud_is_believed_before_the_kernel(
-    ahead: int | None,
-    synchronised: bool | None,  # noqa: FBT001 - a row of the table
-    level: Level,
-) -> None:
-    told = None if ahead is None else 1_000_000 + ahead
-    *_, trust = clock.judge(clock.Clock(1_000_000, 0, synchronised, told))
-    assert trust.level is level
-
-
-def test_the_exit_status_is_that_of_the_worst_finding() -> None:
-    good, bad = findings.fine("a", ""), findings.error("d", "", "do")
-    assert findings.exit_status([]) == 0
-    assert findings.exit_status([good, findings.skipped("b", "")]) == 0
-    assert findings.exit_status([good, findings.warning("c", "", "do")]) == 1
-    assert findings.exit_status([bad, good]) == 2
-    assert findings.report([bad, good], 1.0)["worst"] == "error"
-
-
-def test_what_works_in_spite_of_the_rules_is_a_warning() -> None:
-    seen = identity_rules.Seen("iot-agent-1", "pending", None, "aa", 0, 10, odd="its serial number is 0")
-    (finding,) = identity_rules.judge([seen], Record("SN-0001"), 5)
-    assert (finding.level, finding.message) == (Level.WARNING, "the certificate of iot-agent-1: its serial number is 0")
-
-
-@pytest.mark.parametrize("line", ["CKR_GENERAL_ERROR\n", "7\n", '{"check": "disk"}\n', "[" * 5000 + "\n"])
-def test_a_word_of_a_library_between_two_findings_is_told_and_ends_nothing(line: str) -> None:
-    told = command._finding(line)
-    assert told.level is Level.WARNING
-    assert line[:9].strip() in told.message
-    assert command._finding(findings.encode(told)) == told

@@ -1,4 +1,4 @@
-"""The doctor at a key store with a PIN: it never spends an attempt where one has failed, whatever the backend."""
+"""The doctor and a key store with a PIN: no login after one may have failed, whatever the backend."""
 
 import pytest
 
@@ -44,11 +44,11 @@ def test_a_wrong_pin_costs_one_attempt_not_one_for_each_key() -> None:
     token = Token(right=False)
     seen = inspect(token, ["a", "b", "c"], RECORD)
     assert token.logins == 1
-    assert seen.withheld == "attempts have been lost"
+    assert seen.withheld is not None
 
 
 @pytest.mark.parametrize("pin", [Pin.LOW, Pin.FINAL_TRY, Pin.LOCKED])
-def test_a_token_that_has_lost_attempts_is_not_logged_in_to(pin: Pin) -> None:
+def test_no_login_is_tried_where_the_token_reports_failed_attempts(pin: Pin) -> None:
     token = Token(pin)
     levels = {finding.check: finding.level for finding in judge(inspect(token, ["a"], RECORD))}
     assert token.logins == 0
@@ -56,20 +56,20 @@ def test_a_token_that_has_lost_attempts_is_not_logged_in_to(pin: Pin) -> None:
 
 
 @pytest.mark.parametrize("pin", [Pin.GOOD, Pin.UNKNOWN])
-def test_nor_is_one_that_the_agent_itself_has_failed_at(pin: Pin) -> None:
+def test_no_login_is_tried_after_the_agents_own_failure(pin: Pin) -> None:
     token = Token(pin)
     levels = {finding.check: finding.level for finding in judge(inspect(token, ["a"], FAILED))}
     assert token.logins == 0
     assert Level.WARNING in levels.values()
 
 
-def test_a_token_that_is_not_there_is_told_and_not_tried() -> None:
+def test_no_login_is_tried_where_there_is_no_token() -> None:
     token = Token(problem="no token named x")
     [finding] = judge(inspect(token, ["a"], RECORD))
     assert (token.logins, finding.check, finding.level) == (0, "keys.store", Level.ERROR)
 
 
-def test_a_doctor_that_asks_before_it_looks_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_in_spite_of_failed_attempts_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iot_agent.doctor.probes.keystore.withhold", lambda *_: None)
     token = Token(right=False)
     inspect(token, ["a", "b"], FAILED)
