@@ -127,10 +127,10 @@ def decode_request(line: bytes) -> Request:
     """Read a request; raises `Damaged` or `LaterFormat`, which is a bug, for it comes from our own daemon."""
     try:
         said = typed_json.parse(_Line, line)
-        asked_with = settings.load(said.settings)
+        record, asked_with = decode_record(said.record.encode()), settings.load(said.settings)
     except ValueError as error:
         raise Damaged(f"not a request: {error!r:.200}") from error
-    return Request(said.step, decode_record(said.record.encode()), said.now, said.clock_trusted, asked_with)
+    return Request(said.step, record, said.now, said.clock_trusted, asked_with)
 
 
 @dataclass(frozen=True)
