@@ -206,3 +206,8 @@ def test_bug_planted_a_check_that_finds_no_flaw(unfit: str, monkeypatch: pytest.
 def test_bug_planted_every_ca_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificates, "_issued_by", lambda *_: True)
     check_fit(UNFIT["another CA"], None, expectation())
+
+
+def test_bug_planted_no_life_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "LONGEST_LIFE", 2**63)
+    check_fit(certificate(end=NOW + 7900 * YEAR), None, expectation())
