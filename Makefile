@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null || true)))
 
-.PHONY: help packages env lock lint fix test test-fast cover mutate bench deb demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
+.PHONY: help packages env lock lint fix test test-fast cover mutate fuzz prove bench deb demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,8 +115,15 @@ cover: env-dev ## branch coverage of the pure modules, as a table; fails under t
 mutate: env-dev ## plant small bugs in the pure rules and see a test notice each; CHANGED=1 only where the code changed, ARGS=schedule only there
 	$(BIN)/python -m tests.mutation $(if $(CHANGED),--changed) $(ARGS)
 
+SECONDS = 60
+fuzz: env-dev ## fuzz every parser of foreign bytes, for SECONDS=60 together; ARGS='--target agent-yaml' chooses
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
 test: env $(DEB) ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+prove: env $(DEB) ## every method of proof, into docs/evidence.md (at most an hour); SEED=2 for other seeds, QUICK=1 for a small part
+	$(BIN)/python -m tests.evidence $(if $(SEED),--seed $(SEED)) $(if $(QUICK),--quick) $(ARGS)
 
 # --- the Debian package -----------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ class Fault:
     problem: str
 
     def __str__(self) -> str:
-        """Tell it to a person."""
+        """Return the line and its problem, for a message."""
         return f"line {self.line}: {self.content[:CONTENT_SHOWN]!r} {self.problem}"
 
 
@@ -48,7 +48,11 @@ def read(lines: Iterable[str], allowed: re.Pattern[str]) -> tuple[list[Row], lis
         text = raw.removeprefix("\ufeff").strip()
         if not text or text.startswith("#"):
             continue
-        cells = [cell.strip() for cell in next(csv.reader([text]), [])]
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([text]), [])]
+        except csv.Error as error:
+            faults.append(Fault(number, text, f"cannot be read as CSV: {error}"))
+            continue
         if column is None:
             names = [cell.lower() for cell in cells]
             if "serial" in names:

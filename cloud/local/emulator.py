@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def keep_to_loopback() -> None:
-    """Bind every listener to BIND_HOST: MiniStack's MQTT listener would bind every interface whatever that says."""
+    """Bind every listener to BIND_HOST: MiniStack's MQTT listener would ignore it and bind every interface."""
     create_server = asyncio.BaseEventLoop.create_server
 
     async def create_loopback_server(
@@ -65,7 +65,7 @@ def make_certificate_before_listening(iot: Any) -> None:  # noqa: ANN401 - an un
 
 
 def end_with_parent() -> None:
-    """Stop when standard input ends, that is when whoever started us is gone; at the latest after a grace period."""
+    """Stop when standard input ends, which is when the parent process has ended; after a grace period by force."""
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

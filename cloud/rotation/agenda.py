@@ -2,7 +2,7 @@
 
 The sweeper does what no message triggers.
 
-- A look that is due stays due, whatever is written meanwhile: only the sweeper plans the next one.
+- A look that is due stays due, even if the record is written meanwhile: only the sweeper plans the next one.
 - A retirement is finished, and repeated once no run that read an older record can undo it. The same holds for a
   certificate that may register again.
 - A certificate that the device has not proven within a day (or half of the certificate's life, if that is less) is
@@ -66,7 +66,7 @@ def _next_count(device: Device, active: Certificate, now: int) -> list[int]:
 
 
 def looked_at(device: Device) -> Device:
-    """Return the record for the sweeper to write: its next look is planned afresh."""
+    """Return the record for the sweeper to write: its next look is planned again."""
     return replace(device, look_at=None)
 
 

@@ -26,6 +26,9 @@ MIN_RSA_BITS: Final = 2048
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
+UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What the library raises for bytes that it cannot read."""
+
 
 class BadCsrError(ValueError):
     """The request is refused; the text says why."""
@@ -48,7 +51,7 @@ def check(pem: str, serial: str) -> Request:
         signed = csr.is_signature_valid
         names = _common_names(csr.subject)
         key = csr.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise BadCsrError("the request cannot be read") from error
     if not signed:
         raise BadCsrError("the request is not signed by its own key")
@@ -71,7 +74,7 @@ def subject_and_end(pem: str) -> tuple[str | None, int]:
         certificate = x509.load_pem_x509_certificate(pem.encode())
         names = _common_names(certificate.subject)
         not_after = int(certificate.not_valid_after_utc.timestamp() * 1000)
-    except ValueError:
+    except UNREADABLE:
         return None, 0
     return (names[0] if len(names) == 1 else None), not_after
 

@@ -37,6 +37,8 @@ Item: TypeAlias = dict[str, Any]
 INDEX: Final = "agenda"
 OPEN: Final = "open"
 QUERY_PAGE: Final = 100
+LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999, the last that a date can be of."""
 
 OWNED: Final = (
     "state",
@@ -230,7 +232,7 @@ def _renewal(fields: Any) -> Renewal | None:  # noqa: ANN401 - may be anything, 
         advice = Renewal(start, end, str(fields["reason"]), since)
     except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError):
         return None
-    return advice if 0 < advice.start <= advice.end else None
+    return advice if 0 < advice.start <= advice.end <= LAST_MS and abs(advice.since) <= LAST_MS else None
 
 
 def _happened(item: Item) -> Happened:

@@ -168,7 +168,7 @@ def needs_inspection(device: Device | None, principal: str, now: int) -> bool:
 def decide_create(
     device: Device | None, serial: str, principal: str, presented: Presented | None, now: int
 ) -> Refuse | Quarantine | Admit:
-    """Judge who asks for a certificate; `presented` is the principal's certificate if that `needs_inspection`."""
+    """Decide whether the principal may have a certificate; `presented` is its certificate if `needs_inspection`."""
     vendors = presented if presented and _speaks_for(presented, serial, device) else None
     if device is None or device.state is State.QUARANTINED:
         return _create_not_allowed(device, serial, vendors)

@@ -178,6 +178,12 @@ def test_a_request_reaches_the_worker_as_one_line(*, trusted: bool) -> None:
     assert read.step is Kind.PROVE
 
 
+@pytest.mark.parametrize("line", [b"{}", b"[", b'{"step": "prove"}'])
+def test_a_request_that_cannot_be_read_is_told_with_what_is_wrong(line: bytes) -> None:
+    with pytest.raises(Damaged, match=r"not a request: \w"):
+        decode_request(line)
+
+
 # ---- there and back, and nonsense ------------------------------------------------------------------------------------
 
 
@@ -297,6 +303,11 @@ def test_a_whole_number_may_stand_for_a_float_and_not_the_other_way() -> None:
     assert typed_json.read(Outer, {**WHOLE, "share": 1}).share == 1
     with pytest.raises(ValueError, match=r"0\.5 is not int"):
         typed_json.read(Outer, {**WHOLE, "number": 0.5})
+
+
+def test_what_is_nested_too_deep_is_refused_with_that_reason() -> None:
+    with pytest.raises(ValueError, match="nested too deep"):
+        typed_json.parse(Inner, "[" * 100_000)
 
 
 def test_the_largest_numbers_are_those_that_every_reader_of_json_holds() -> None:
