@@ -37,11 +37,12 @@ def pending(issued_at: int, not_after: int, *, recovering: bool = False) -> Devi
 
 def test_a_certificate_is_waited_for_a_day_or_half_of_its_life_if_that_is_shorter() -> None:
     assert abandoned_at(replace(PENDING, issued_at=NOW, not_after=NOW + 2 * DAY_MS + 2)) == NOW + DAY_MS
-    assert abandoned_at(replace(PENDING, issued_at=NOW, not_after=NOW + 2 * DAY_MS - 2)) == NOW + DAY_MS - 1
+    assert abandoned_at(replace(PENDING, issued_at=NOW, not_after=NOW + 2 * DAY_MS - 1)) == NOW + DAY_MS - 1
 
 
 def test_a_device_is_overdue_in_the_last_sixth_of_its_certificates_life() -> None:
     assert overdue_at(replace(ACTIVE, issued_at=NOW, not_after=NOW + 600)) == NOW + 500
+    assert overdue_at(replace(ACTIVE, issued_at=NOW, not_after=NOW + 605)) == NOW + 505, "whole milliseconds"
 
 
 @pytest.mark.parametrize(

@@ -76,12 +76,14 @@ def test_what_another_authority_issued_is_none_of_our_business() -> None:
 def test_a_vendor_certificate_without_a_valid_serial_is_quarantined_and_nothing_is_recorded() -> None:
     judged = decide_registered(None, replace(SHOWN, serial=None), NOW)
     assert isinstance(judged, Quarantine)
+    assert judged.reason
     assert (judged.certificate_id, judged.record, judged.thing) == (VENDOR, None, None)
 
 
 def test_an_unknown_serial_is_quarantined_with_its_thing_and_remembered() -> None:
     judged = decide_registered(None, SHOWN, NOW)
     assert isinstance(judged, Quarantine)
+    assert judged.reason
     assert (judged.certificate_id, judged.thing) == (VENDOR, "SN-1")
     assert judged.record == Device("SN-1", State.QUARANTINED, NEW, quarantined=(VENDOR,))
 
@@ -89,6 +91,7 @@ def test_an_unknown_serial_is_quarantined_with_its_thing_and_remembered() -> Non
 def test_a_quarantined_serial_keeps_its_record_and_the_other_certificate_is_remembered_last() -> None:
     judged = decide_registered(QUARANTINED, OTHER, NOW)
     assert isinstance(judged, Quarantine)
+    assert judged.reason
     assert (judged.certificate_id, judged.thing) == (OTHER_VENDOR, "SN-1")
     assert judged.record == replace(QUARANTINED, quarantined=(VENDOR, OTHER_VENDOR))
 
@@ -96,6 +99,7 @@ def test_a_quarantined_serial_keeps_its_record_and_the_other_certificate_is_reme
 def test_a_certificate_that_was_turned_away_before_needs_no_write() -> None:
     judged = decide_registered(QUARANTINED, SHOWN, NOW)
     assert isinstance(judged, Quarantine)
+    assert judged.reason
     assert (judged.certificate_id, judged.thing, judged.record) == (VENDOR, "SN-1", None)
 
 
@@ -112,6 +116,7 @@ def test_a_vendor_certificate_out_of_place_is_turned_away_and_remembered(
 ) -> None:
     judged = decide_registered(device, presented, NOW)
     assert isinstance(judged, Quarantine), why
+    assert judged.reason
     assert (judged.certificate_id, judged.thing) == (presented.certificate_id, None), why
     kept = tuple(one for one in device.returning if one.certificate_id != presented.certificate_id)
     assert judged.record == replace(device, quarantined=(presented.certificate_id,), returning=kept), why
@@ -121,6 +126,7 @@ def test_only_the_latest_certificates_that_were_turned_away_are_remembered() -> 
     full = replace(QUARANTINED, quarantined=tuple(f"{number}" for number in range(REMEMBERED)))
     judged = decide_registered(full, SHOWN, NOW)
     assert isinstance(judged, Quarantine)
+    assert judged.reason
     assert judged.record
     assert judged.record.quarantined == (*full.quarantined[1:], VENDOR)
 
@@ -128,6 +134,7 @@ def test_only_the_latest_certificates_that_were_turned_away_are_remembered() -> 
 def test_a_vendor_certificate_that_has_served_its_purpose_is_quarantined_without_a_write() -> None:
     judged = decide_registered(COMPLETE, SHOWN, NOW)
     assert isinstance(judged, Quarantine)
+    assert judged.reason
     assert (judged.certificate_id, judged.record, judged.thing) == (VENDOR, None, None)
 
 
@@ -199,6 +206,7 @@ def test_the_present_certificate_may_ask_and_changes_nothing_by_that(
 ) -> None:
     judged = decide_create(device, "SN-1", principal, None, NOW)
     assert isinstance(judged, Admit), why
+    assert judged.reason
     assert (judged.device, judged.recovering) == (device, recovering), why
 
 
@@ -217,18 +225,21 @@ def test_the_present_certificate_may_ask_and_changes_nothing_by_that(
 def test_nobody_else_may_ask(code: str, why: str, device: Device | None, principal: str) -> None:
     judged = decide_create(device, "SN-1", principal, None, NOW)
     assert isinstance(judged, Refuse), why
+    assert judged.reason
     assert (judged.code, judged.retry_after_s) == (code, None), why
 
 
 def test_a_request_that_overtakes_the_registration_is_admitted_and_records_the_vendor_certificate() -> None:
     judged = decide_create(ALLOWED, "SN-1", VENDOR, SHOWN, NOW)
     assert isinstance(judged, Admit)
+    assert judged.reason
     assert (judged.device, judged.recovering) == (ABOARD, False)
 
 
 def test_a_readmitted_device_is_admitted_with_another_vendor_certificate_and_recovers() -> None:
     judged = decide_create(READMITTED, "SN-1", OTHER_VENDOR, OTHER, NOW)
     assert isinstance(judged, Admit)
+    assert judged.reason
     assert judged.recovering is True
     assert judged.device.vendor_certificate_id == OTHER_VENDOR
     assert judged.device.retiring == (Retiring(VENDOR, NOW, vendor=True),)
@@ -237,6 +248,7 @@ def test_a_readmitted_device_is_admitted_with_another_vendor_certificate_and_rec
 def test_an_inspection_that_was_not_needed_records_nothing_and_admits_nobody() -> None:
     judged = decide_create(ABOARD, "SN-1", VENDOR, SHOWN, NOW)
     assert isinstance(judged, Admit)
+    assert judged.reason
     assert judged.device == ABOARD
     assert isinstance(decide_create(COMPLETE, "SN-1", VENDOR, SHOWN, NOW), Refuse)
 
@@ -245,6 +257,7 @@ def test_an_inspection_that_was_not_needed_records_nothing_and_admits_nobody() -
 def test_a_vendor_certificate_of_a_serial_that_nobody_allowed_is_quarantined(device: Device | None) -> None:
     judged = decide_create(device, "SN-1", OTHER_VENDOR, OTHER, NOW)
     assert isinstance(judged, Quarantine)
+    assert judged.reason
     assert (judged.certificate_id, judged.thing) == (OTHER_VENDOR, "SN-1")
     known = device or Device("SN-1", State.QUARANTINED, NEW)
     assert judged.record == replace(known, quarantined=(*known.quarantined, OTHER_VENDOR))
@@ -366,6 +379,7 @@ def test_an_acknowledgement_is_believed_only_over_the_certificate_it_names(
 ) -> None:
     judged = decide_ack(device, principal, named, NOW)
     assert isinstance(judged, Refuse), why
+    assert judged.reason
     assert judged.code == code, why
 
 
@@ -391,6 +405,7 @@ def test_a_check_in_over_the_active_certificate_is_noted_without_a_line_of_histo
 def test_a_check_in_over_any_other_certificate_is_refused(code: str, device: Device | None, principal: str) -> None:
     judged = decide_check_in(device, principal, "{}", NOW)
     assert isinstance(judged, Refuse)
+    assert judged.reason
     assert judged.code == code
 
 

@@ -91,7 +91,10 @@ def fail(code: str = "no-reply", *, fatal: bool = False, retry_after: int | None
     ],
 )
 def test_what_next(name: str, record: Record, now: float, kind: Kind) -> None:
-    assert decide(record, now).kind is kind, name
+    step = decide(record, now)
+    assert step.kind is kind, name
+    assert step.reason, name
+    assert kind is Kind.WAIT or step.due == now, name
 
 
 def test_every_decision_has_a_reason_and_every_step_a_transition() -> None:
