@@ -17,8 +17,13 @@ class Cut:
     moment: Moment
     way: Way
 
-    def __str__(self) -> str:
-        return f"after {self.entries} entries of the log, before {self.moment.effect}, kept: {self.way}"
+
+@dataclass(frozen=True)
+class Left:
+    """What a cut left of the writes since the last flush, which was number `flush`: offset, length and bytes kept of each."""
+
+    flush: int
+    writes: tuple[tuple[int, int, int], ...]
 
 
 def plan(entries: Sequence[Entry], moments: Sequence[Moment], chance: Random) -> list[Cut]:
@@ -46,17 +51,22 @@ def _in_moment(
         yield Cut(following, moment, Way.ALL if flushed else chance.choice(ways))
 
 
-def images(base: Image, entries: Sequence[Entry], cuts: Sequence[Cut], chance: Random, atom: int) -> Iterator[tuple[Cut, Image]]:
+def images(
+    base: Image, entries: Sequence[Entry], cuts: Sequence[Cut], chance: Random, atom: int
+) -> Iterator[tuple[Cut, Left, Image]]:
     """Give each cut, in the order of the log, with what the disk holds then; the same disk at the same moment once."""
-    flushed, done, seen = base.copy(), 0, set()
+    flushed, flushes, done, seen = base.copy(), 0, 0, set()
     for cut in cuts:
         last = max((number + 1 for number in range(done, cut.entries) if entries[number].content is None), default=done)
         for entry in entries[done:last]:
             flushed.write(entry.offset, entry.content or b"")
+            flushes += entry.content is None
         done = last
-        image = flushed.copy()
-        for offset, content in kept(entries[done : cut.entries], cut.way, chance, atom):
-            image.write(offset, content)
+        image, pending = flushed.copy(), entries[done : cut.entries]
+        lengths = kept(pending, cut.way, chance, atom)
+        for entry, length in zip(pending, lengths, strict=True):
+            image.write(entry.offset, (entry.content or b"")[:length])
         if (image.digest, cut.moment.told) not in seen:
             seen.add((image.digest, cut.moment.told))
-            yield cut, image
+            writes = ((entry.offset, len(entry.content or b"")) for entry in pending)
+            yield cut, Left(flushes, tuple((*write, length) for write, length in zip(writes, lengths, strict=True))), image

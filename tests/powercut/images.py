@@ -65,24 +65,19 @@ class Way(StrEnum):
     TORN = "some, one of them torn"
 
 
-def kept(pending: Sequence[Entry], way: Way, chance: Random, atom: int) -> list[tuple[int, bytes]]:
-    """Choose offset and content of what the disk kept; `atom` is the bytes that it never tears."""
-    writes = [(entry.offset, entry.content) for entry in pending if entry.content]
-    if not writes or way is Way.ALL:
-        return writes
+def kept(pending: Sequence[Entry], way: Way, chance: Random, atom: int) -> list[int]:
+    """Choose how many bytes of each write the disk kept, from its beginning on; `atom` is the bytes that it never tears."""
+    lengths = [len(entry.content or b"") for entry in pending]
+    if not lengths or way is Way.ALL:
+        return lengths
     if way is Way.NOTHING:
-        return []
-    one = chance.randrange(len(writes))
+        return [0] * len(lengths)
+    one = chance.randrange(len(lengths))
     if way is Way.ONE:
-        return [writes[one]]
+        return [length if number == one else 0 for number, length in enumerate(lengths)]
     if way is Way.ALL_BUT_ONE:
-        return writes[:one] + writes[one + 1 :]
-    some = [number for number in range(len(writes)) if chance.random() < 0.5 or (way is Way.TORN and number == one)]
-    return [
-        (offset, content[: _torn(len(content), chance, atom)] if way is Way.TORN and number == one else content)
-        for number, (offset, content) in ((number, writes[number]) for number in some)
-    ]
-
-
-def _torn(length: int, chance: Random, atom: int) -> int:
-    return chance.randrange(length // atom + 1) * atom
+        return [0 if number == one else length for number, length in enumerate(lengths)]
+    some = [length if chance.random() < 0.5 else 0 for length in lengths]
+    if way is Way.TORN:
+        some[one] = chance.randrange(lengths[one] // atom + 1) * atom
+    return some

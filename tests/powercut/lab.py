@@ -1,33 +1,32 @@
 """The lab: many lives, each cut at many places, in processes that have their mounts to themselves."""
 
 import contextlib
-import io
 import logging
 import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from random import Random
-
-import pytest
+from textwrap import indent
 
 from tests.powercut import kernel
+from tests.powercut.case import Case, Problem, examine, planted
 from tests.powercut.cuts import Cut, images, plan
-from tests.powercut.disk import logged_disk, mounted_image
-from tests.powercut.filesystems import FileSystem, of_this_kernel
-from tests.powercut.images import Image
-from tests.powercut.judge import judge
+from tests.powercut.disk import logged_disk
+from tests.powercut.filesystems import FileSystem
 from tests.powercut.life import KINDS, Life, begun
 from tests.powercut.log import Entry, read_log
-from tests.powercut.plants import PLANTS
+from tests.powercut.words import known_in_words, left_in_words, saved_in_words
 
+SHARE = 900  # images of one life: room for every flush of the longest, and for others
+FOR_A_PLANT = 250  # images of each kind of life
 MOST_TOLD = 5  # violations of one life: more of them tell nothing new
-WITHOUT_PLANT = ""
+NO_PLANT = ""
 
 
 @dataclass(frozen=True)
@@ -37,49 +36,60 @@ class Order:
     number: int
     seed: int
     most: int
-    plant: str = WITHOUT_PLANT
+    plant: str = NO_PLANT
 
 
 @dataclass
-class Told:
-    """What became of it; `violations` in words, with what reproduces each."""
+class Result:
+    """What became of an order: a digest of each disk that was judged; what is wrong, in words, with what shows it again."""
 
-    order: Order
     name: str
-    images: int = 0
-    violations: list[str] = field(default_factory=list)
+    digests: list[int] = field(default_factory=list)
+    violations: list[tuple[str, Case | None]] = field(default_factory=list)
 
 
-def kinds_of_lives() -> list[tuple[str, FileSystem, int]]:
-    """Give every kind of life on every file system that this kernel has: its name, and what it takes."""
-    return [
-        (f"{KINDS[kind].__name__} on {system.name}", system, kind)
-        for kind, system in product(range(len(KINDS)), of_this_kernel())
-    ]
+def kinds_of_lives(systems: Sequence[FileSystem]) -> list[tuple[Callable[[Life], None], FileSystem]]:
+    """Give every kind of life on every file system."""
+    return list(product(KINDS, systems))
 
 
-def carry_out(order: Order) -> Told:
+def carry_out(order: Order, kind: Callable[[Life], None], system: FileSystem) -> Result:
     """Live a life, cut it, and judge each image; in a process that `workers` made."""
-    kinds = kinds_of_lives()
-    name, system, kind = kinds[order.number % len(kinds)]
     chance = Random(f"{order.seed}-{order.number}")  # noqa: S311 - a test's dice
-    told = Told(order, name)
-    with contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:  # the Lambda prints its metrics
-        for plant in PLANTS:
-            if plant.__name__ == order.plant:
-                plant(patch)
+    result = Result(f"{kind.__name__} on {system.name}")
+    with planted(order.plant):
         with logged_disk(Path.cwd(), system) as disk, begun(disk, chance) as life:
-            KINDS[kind](life)
+            try:
+                kind(life)
+            except Exception as error:  # noqa: BLE001 - whatever ends a life early is wrong, and its disk is cut all the same
+                if not order.plant:
+                    result.violations.append((f"{result.name}: the life itself ended: {error!r}", None))
         entries = list(read_log(disk.log))
         cuts = chosen(plan(entries, life.moments, chance), entries, order.most, chance)
-        for cut, image in images(disk.base, entries, cuts, chance, system.atom):
-            told.images += 1
-            problem = _recovered(life, cut, image, system)
+        for cut, left, image in images(disk.base, entries, cuts, chance, system.atom):
+            result.digests.append(image.digest)
+            problem = examine(life.device, life.ledger, cut.moment, system, image)
             if problem is not None:
-                told.violations.append(f"{name}, {cut}: {problem}")
-            if len(told.violations) == (1 if order.plant else MOST_TOLD):
+                authorities = life.device.cloud.vendor, life.device.cloud.manufacturer
+                case = Case(kind.__name__, system, order.plant, cut, left, image, life.ledger, authorities)
+                result.violations.append((in_words(case, problem), case))
+            if len(result.violations) >= (1 if order.plant else MOST_TOLD):
                 break
-    return told
+    return result
+
+
+def in_words(case: Case, problem: Problem) -> str:
+    """Tell a violation: where, what was left, what was known, what was found, why that is wrong."""
+    moment = case.cut.moment
+    return "\n".join((
+        f"{case.system.name}, life `{case.life}`: {problem.why}",
+        f"  the power went {left_in_words(case.left, case.cut.way)}",
+        f"  the device was about to: {moment.effect}",
+        f"  the cloud had been told: {known_in_words(moment)}",
+        f"  the record saved last: {saved_in_words(case.ledger, moment)}",
+        "  the disk held after recovery:",
+        indent(problem.held, "    "),
+    ))  # fmt: skip
 
 
 def chosen(cuts: Sequence[Cut], entries: Sequence[Entry], most: int, chance: Random) -> list[Cut]:
@@ -89,16 +99,6 @@ def chosen(cuts: Sequence[Cut], entries: Sequence[Entry], most: int, chance: Ran
         flushes = []
     others = sorted(set(range(len(cuts))) - set(flushes))
     return [cuts[n] for n in sorted([*flushes, *chance.sample(others, min(len(others), most - len(flushes)))])]
-
-
-def _recovered(life: Life, cut: Cut, image: Image, system: FileSystem) -> str | None:
-    """Say what is wrong with a device that comes up on this image, if anything."""
-    try:
-        with mounted_image(Path.cwd(), system, image) as root:
-            judge(life, cut.moment, root)
-    except Exception as error:  # noqa: BLE001 - whatever a boot raises is what was looked for
-        return f"{type(error).__name__}: {error}"
-    return None
 
 
 @contextlib.contextmanager
@@ -120,26 +120,27 @@ def _settle(place: str) -> None:
     logging.disable(logging.CRITICAL)
 
 
-def cut_lives(pool: ProcessPoolExecutor, most: int, seed: int) -> Iterator[Told]:
-    """Live and cut lives of all kinds until there are so many images; gives each as it is done."""
-    kinds, done, number = len(kinds_of_lives()), 0, 0
-    while done < most:
-        share = -(-(most - done) // kinds)
-        orders = [Order(number + kind, seed, share) for kind in range(kinds)]
-        number += kinds
-        for future in as_completed([pool.submit(carry_out, order) for order in orders]):
-            told = future.result()
-            done += told.images
-            yield told
+def cut_lives(pool: Executor, systems: Sequence[FileSystem], most: int, seed: int) -> Iterator[Result]:
+    """Live and cut lives of all kinds until so many disks have been judged; gives each life as it is done."""
+    kinds, seen, number = kinds_of_lives(systems), set[int](), 0
+    while len(seen) < most:
+        share = min(SHARE, -(-(most - len(seen)) // len(kinds)))
+        running = []
+        for kind, system in kinds:
+            running.append(pool.submit(carry_out, Order(number, seed, share), kind, system))
+            number += 1
+        for future in as_completed(running):
+            result = future.result()
+            seen.update(result.digests)
+            yield result
 
 
-def find(pool: ProcessPoolExecutor, plant: str, seed: int, most: int = 250) -> Told:
-    """Look for a planted bug, in one kind of life after the other; gives the life that shows it, or the last one."""
-    tried = 0
-    for number in range(len(kinds_of_lives())):
-        told = pool.submit(carry_out, Order(number, seed, most, plant)).result()
-        tried += told.images
-        if told.violations:
+def look_for(plant: str, systems: Sequence[FileSystem], seed: int) -> tuple[int, Result]:
+    """Look for a planted bug in one kind of life after another; gives the images that it took, and the last life."""
+    images = 0
+    for number, (kind, system) in enumerate(kinds_of_lives(systems)):
+        result = carry_out(Order(number, seed, FOR_A_PLANT, plant), kind, system)
+        images += len(result.digests)
+        if result.violations:
             break
-    told.images = tried
-    return told
+    return images, result

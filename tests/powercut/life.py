@@ -5,6 +5,7 @@ itself has not synced yet, half-way through whatever it does.
 """
 
 import errno
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,7 +30,16 @@ CODES = (errno.EIO, errno.ENOSPC, errno.EROFS)
 
 
 class Interrupted(Fuse):
-    """A fuse that also counts the call between the making of a file and its first byte."""
+    """A fuse that also counts the calls between the making of a file and its sync, and knows the name of the next effect.
+
+    A process that is killed in a write has written the half of it.
+    """
+
+    next = ""
+
+    def burn(self, name: str) -> None:
+        self.next = name
+        super().burn(name)
 
     @contextmanager
     def on_disk(self, directory: str) -> Iterator[None]:
@@ -39,8 +49,31 @@ class Interrupted(Fuse):
             self.burn("fchmod")
             real(descriptor, mode)
 
-        with super().on_disk(directory), mock.patch.object(os, "fchmod", fchmod):
+        def fdopen(descriptor: int, mode: str) -> Any:  # noqa: ANN401 - as os.fdopen
+            return io.BufferedWriter(_Raw(descriptor, self)) if mode == "wb" else real_fdopen(descriptor, mode)
+
+        real_fdopen = os.fdopen
+        with super().on_disk(directory), mock.patch.multiple(os, fchmod=fchmod, fdopen=fdopen):
             yield
+
+
+class _Raw(io.FileIO):
+    """A file whose writes pass through a fuse."""
+
+    def __init__(self, descriptor: int, fuse: Fuse) -> None:
+        super().__init__(descriptor, "wb")
+        self._fuse, self._ended = fuse, False
+
+    def write(self, content: Any, /) -> int:  # noqa: ANN401 - whatever can be written
+        if self._ended:
+            return len(content)  # what was not written before the end is gone
+        try:
+            self._fuse.burn("write")
+        except BaseException:
+            self._ended = True
+            super().write(bytes(content)[: len(content) // 2])
+            raise
+        return super().write(content) or 0
 
 
 class Failing(Interrupted):
@@ -52,7 +85,7 @@ class Failing(Interrupted):
 
     def burn(self, name: str) -> None:
         super().burn(name)
-        if name in (*DISK_CALLS, "open", "fchmod") and self._chance.random() < FAILED:
+        if name in (*DISK_CALLS, "open", "fchmod", "write") and self._chance.random() < FAILED:
             code = self._chance.choice(CODES)
             raise OSError(code, os.strerror(code))
 
@@ -66,12 +99,13 @@ class Life:
     chance: Random
     ledger: Ledger = field(default_factory=Ledger)
     moments: list[Moment] = field(default_factory=list)
-    full: bool = False
+    noise: float = NOISE
 
     def watch(self) -> None:
         """Write the moment down; then, sometimes, make noise."""
-        self.note(f"effect {self.device.fuse.count + 1}")
-        if self.chance.random() < NOISE:
+        assert isinstance(self.device.fuse, Interrupted)
+        self.note(self.device.fuse.next)
+        if self.chance.random() < self.noise:
             with suppress(OSError), (self.disk.root / "noise").open("wb") as file:
                 file.write(self.chance.randbytes(self.chance.randrange(1, 6000)))
                 file.flush()
@@ -80,9 +114,7 @@ class Life:
     def note(self, effect: str) -> None:
         """Write down what is true now."""
         position, ledger = self.disk.position(), self.ledger
-        self.moments.append(
-            Moment(position, effect, told(self.device), len(ledger.begun), ledger.saved, full=self.full)
-        )
+        self.moments.append(Moment(position, effect, told(self.device), len(ledger.begun), ledger.saved))
 
     def live(self, rotations: int, turns: int = 300) -> None:
         """Live on until so many rotations are done, restarting whatever ends the process."""
@@ -103,14 +135,15 @@ class Life:
 
 
 @contextmanager
-def begun(disk: LoggedDisk, chance: Random) -> Iterator[Life]:
+def begun(disk: LoggedDisk, chance: Random, noise: float = NOISE) -> Iterator[Life]:
     """Prepare a device on a disk, as a manufacturer does: its bootstrap identity is there, and synced."""
     state = disk.root / "iot-agent"
     state.mkdir(mode=0o700)
     device = SimulatedDevice(state)
     (state / "state.json").unlink()
+    device.vendor_key.chmod(0o600)
     kernel.sync(disk.root)
-    life = Life(disk, device, chance, Ledger([Record(SERIAL)], saved=0))
+    life = Life(disk, device, chance, Ledger([Record(SERIAL)], saved=0), noise=noise)
     life.fuse(Interrupted())
     with life.ledger.kept():
         yield life
@@ -155,11 +188,9 @@ def failing_calls(life: Life) -> None:
 def full_disk(life: Life) -> None:
     """Renew on a full disk, in vain; then there is room again."""
     life.live(1)
-    life.full = True
     fill(life.disk.root)
     struggle(life)
     empty(life.disk.root)
-    life.full = False
     life.live(life.rotations + 1)
 
 

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from unittest import mock
 
+from cloud.rotation.record import Device
 from iot_agent.core.record import Record
 from iot_agent.storage.record_store import RecordStore
-from tests.simulator.device import SimulatedDevice
+from tests.simulator.cloud import Listed
+from tests.simulator.device import SERIAL, SimulatedDevice
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class Moment:
     """The instant before an effect, at a position in the disk's log.
 
     `told` is the cloud's registry and table and the time; `saves` how many saves of the record had been begun, `saved`
-    the last of them that had returned; `full` whether the disk was full.
+    the last of them that had returned.
     """
 
     position: int
@@ -24,7 +26,6 @@ class Moment:
     told: bytes
     saves: int
     saved: int
-    full: bool = False
 
 
 @dataclass
@@ -66,3 +67,9 @@ def put_back(device: SimulatedDevice, kept: bytes) -> None:
     register = device.cloud.register
     items, entries, register.deleted, device.time.now, device.labels = pickle.loads(kept)  # noqa: S301 - our own
     device.cloud.table.items, register.entries, register.mute_new = items, entries, False
+
+
+def what_the_cloud_knew(kept: bytes) -> tuple[Device, dict[str, Listed]]:
+    """Give the cloud's record of the device, and its certificates by their ids."""
+    items, entries, *_ = pickle.loads(kept)  # noqa: S301 - our own
+    return items[SERIAL], entries
