@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from iot_agent import __version__
@@ -30,8 +29,8 @@ from iot_agent.resident.cycle import Cycle, Means
 from iot_agent.resident.daemon import Daemon, Dependencies
 from iot_agent.resident.unconfigured import Unconfigured
 from iot_agent.status import prometheus
-from iot_agent.storage import atomic
-from iot_agent.storage.application_access import PublishingStore
+from iot_agent.storage import layout
+from iot_agent.storage.application_access import ApplicationAccess
 from iot_agent.storage.identities import IdentityDirectories
 from iot_agent.storage.record_store import RecordStore
 
@@ -129,7 +128,7 @@ def _run(config: Path) -> None:
         except Unfit as problem:
             if not waiting.watch(problem.files):
                 continue  # they were not looked at before they were read: a change in between would be missed
-            _make_directory(run, 0o755)
+            _make_directory(run, layout.RUN_DIRECTORY)
             try:
                 with _lock(state) if state.is_dir() else contextlib.nullcontext():  # where none is, no daemon serves
                     waiting.until_changed(seen, str(problem), passing=problem.passing)
@@ -140,19 +139,20 @@ def _run(config: Path) -> None:
 def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifier) -> None:
     """Run the loop until a signal ends it; raises `Unfit`."""
     journal.configure(settings.log_level)
-    _make_directory(settings.state_directory, 0o700)
-    _make_directory(settings.run_directory, 0o755)
+    _make_directory(settings.state_directory, layout.PRIVATE_DIRECTORY)
+    _make_directory(settings.run_directory, layout.RUN_DIRECTORY)
     with _lock(settings.state_directory):
         identities = IdentityDirectories(settings.state_directory)
         store = RecordStore(settings.state_directory, identities, settings.serial)
         record = _load(store, settings)
         clock = FlooredClock(record.time_floor)
-        applications = PublishingStore(store, identities, settings)
+        applications = ApplicationAccess(identities, settings)
         means = Means(
-            store=applications,
+            store=store,
+            applications=applications,
             clock=clock,
             policy=settings.policy,
-            new_label=lambda: _new_label(clock.now()),
+            new_label=lambda: layout.new_label(clock.now(), os.urandom(4)),
             new_request_id=lambda: os.urandom(8).hex(),
         )
         cycle = Cycle(means, record)
@@ -160,11 +160,12 @@ def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifie
         logger.info("iot-agent %s, serial %s, state %s", __version__, settings.serial, cycle.record.state, extra=about)
         applications.begin(cycle.record)
         numbers = prometheus.Textfile(settings.metrics_textfile)
+        socket = settings.run_directory / layout.CONTROL_SOCKET
         given = Dependencies(
             settings=settings,
             notifier=notifier,
             launch=Worker,
-            serve=lambda selector, handler: ControlServer(settings.socket, selector, handler),
+            serve=lambda selector, handler: ControlServer(socket, selector, handler),
             reload=lambda: _reload(config, settings, applications),
             watchdog=watchdog_interval(),
             signals=signals,
@@ -190,7 +191,7 @@ def _load(store: RecordStore, settings: Settings) -> Record:
     return record
 
 
-def _reload(config: Path, running: Settings, applications: PublishingStore) -> Settings:
+def _reload(config: Path, running: Settings, applications: ApplicationAccess) -> Settings:
     """Read the configuration again; raises `ValueError` with what is wrong with it."""
     try:
         settings = _read(config)
@@ -206,7 +207,9 @@ def _reload(config: Path, running: Settings, applications: PublishingStore) -> S
 
 def _make_directory(path: Path, mode: int) -> None:
     try:
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        if not path.is_dir():
+            path.mkdir(parents=True)
+            path.chmod(mode)  # whatever the umask
     except OSError as error:
         raise Stop(os.EX_CANTCREAT, f"cannot make {path}: {error.strerror}") from error
 
@@ -215,7 +218,8 @@ def _make_directory(path: Path, mode: int) -> None:
 def _lock(state: Path) -> Iterator[None]:
     """Hold the state directory; the kernel lets go of it however the process ends."""
     try:
-        descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, atomic.PRIVATE)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(state / layout.LOCK, flags, layout.PRIVATE_FILE)
     except OSError as error:
         raise Stop(os.EX_CANTCREAT, f"cannot lock {state}: {error.strerror}") from error
     try:
@@ -232,10 +236,6 @@ def _lock(state: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _new_label(now: float) -> str:
-    return f"iot-agent-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{os.urandom(4).hex()}"
 
 
 if __name__ == "__main__":

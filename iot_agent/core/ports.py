@@ -118,6 +118,16 @@ class StateStore(Protocol):
         """Write it durably; raises `OSError`."""
 
 
+class Applications(Protocol):
+    """The programs on this device that use the active identity. The agent does not need them, so nothing raises."""
+
+    def prepare(self, record: Record) -> None:
+        """Let them read the active identity, before `current` points at it."""
+
+    def publish(self, record: Record) -> None:
+        """Tell them which identity is active, after the record that says so was saved."""
+
+
 class Clock(Protocol):
     """Wall time, and time that nobody can set."""
 

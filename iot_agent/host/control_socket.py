@@ -6,8 +6,6 @@ within five seconds; at most eight clients at a time. A ninth takes the place of
 but never that of root or of the daemon's own user, unless it is theirs too. Nothing a client does can block the daemon.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import selectors
@@ -16,19 +14,17 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-TYPE_CHECKING = False  # typing.TYPE_CHECKING without typing, which would be an eighth of agentctl's time
-if TYPE_CHECKING:
-    from typing import Any
-
-    Handler = Callable[[str], dict[str, Any]]
-
+Handler = Callable[[str], dict[str, Any]]
 MAX_REQUEST = 4096
 MAX_REPLY = 1024 * 1024
 MAX_CLIENTS = 8
 BACKLOG = 128  # clients that the kernel keeps for us; all that are there are accepted at once
 CLIENT_LIMIT = 5.0
 DEAF = 1.0  # seconds without accepting, after the machine could not: it would say so again at once, without end
+# What may be raised when an answer is shown that is not one of ours: something is missing, or is of another type.
+SENSELESS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 READING, CHANGING = frozenset({"status", "history"}), frozenset({"rotate"})
 
 
@@ -223,7 +219,10 @@ def ask(path: Path, command: str, timeout: float = CLIENT_LIMIT) -> dict[str, An
             received += piece
             if len(received) > MAX_REPLY:
                 raise ValueError("the answer is too long")
-    answer = json.loads(received)
+    try:
+        answer = json.loads(received)
+    except RecursionError as error:
+        raise ValueError("the answer is nested too deep") from error
     if not isinstance(answer, dict):
         raise ValueError("the answer is not an object")  # noqa: TRY004 - the peer's fault, not the caller's type
     return answer

@@ -37,9 +37,12 @@ def redact(text: str) -> str:
 
     Several lines stay several lines.
     """
+    text = "\n".join(
+        map(printable, text.split("\n"))
+    )  # first: a space of another kind must not hide a key's first line
     for secret, instead in SECRETS:
         text = secret.sub(instead, text)
-    return "\n".join(map(printable, text[:LONGEST].split("\n")))
+    return text[:LONGEST]
 
 
 class Redacting(logging.Formatter):

@@ -7,12 +7,12 @@ The only importer of cryptography; never loaded by the resident daemon. Referenc
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -22,6 +22,10 @@ from iot_agent.core.errors import Code, Fatal, Retryable
 from iot_agent.core.record import Certificate
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+# What the library raises for bytes that it cannot read, beside `ValueError`.
+UNREADABLE = (
+    TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 
 CLOCK_TOLERANCE = 300  # seconds that the issuer's clock may be ahead of ours
 # Nobody would live to see such a certificate renewed; AWS IoT's own end in 2049, the longest-lived that are asked for.
@@ -59,8 +63,9 @@ def generate_key(algorithm: str) -> bytes:
 def load_key(pem: bytes) -> PrivateKey:
     """Read a private key; `Fatal("bad-credentials")` if it is not one that we make."""
     try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
+        with _reading():
+            key = serialization.load_pem_private_key(pem, password=None)
+    except ValueError as error:
         raise Fatal(Code.BAD_CREDENTIALS, f"not a usable private key: {error}") from error
     if not isinstance(key, PrivateKey):
         raise Fatal(Code.BAD_CREDENTIALS, "neither an EC nor an RSA key")
@@ -97,7 +102,7 @@ def examine(pem: str, chain: str | None, expected: Expectation) -> Examined:
     It must be for our key and our name, signed by the CA it claims (one of ours, if we were given any), and an
     end-entity certificate for client authentication.
     """
-    with _without_warnings():
+    with _reading():
         certificate = x509.load_pem_x509_certificate(pem.encode())
         certificate.extensions  # noqa: B018 - parses them all: a broken extension is found here, not later
         trusted = chain if expected.issuers is None else expected.issuers
@@ -109,13 +114,21 @@ def examine(pem: str, chain: str | None, expected: Expectation) -> Examined:
 
 def load_issuers(pem: str) -> list[x509.Certificate]:
     """Read the certificates of CAs, one or more; raises `ValueError` where there is none or one cannot be read."""
-    with _without_warnings():
+    with _reading():
         return x509.load_pem_x509_certificates(pem.encode())
 
 
-def _without_warnings() -> AbstractContextManager[object]:
-    """Keep the library from writing to stderr by itself, about a serial number of 0; `examine` tells of that."""
-    return warnings.catch_warnings(action="ignore")
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Read what somebody else wrote: whatever the library says of it is a `ValueError`.
+
+    The library does not write to stderr by itself, about a serial number of 0; `examine` tells of that.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except UNREADABLE as error:
+        raise ValueError(f"{error}") from error
 
 
 def check_fit(pem: str, chain: str | None, expected: Expectation) -> Certificate:
@@ -167,7 +180,7 @@ def _flaws(
 def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
         return False
     return True
 

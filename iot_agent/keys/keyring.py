@@ -15,8 +15,8 @@ from iot_agent.core.ports import Credentials, KeyStore
 from iot_agent.core.settings import Token
 from iot_agent.keys import pkcs11_uri
 from iot_agent.keys.file import FileKeys
-from iot_agent.keys.token import REFERENCE, TokenKeys
-from iot_agent.storage import atomic
+from iot_agent.keys.token import TokenKeys
+from iot_agent.storage import atomic, layout
 
 
 class KeyRing:
@@ -24,7 +24,7 @@ class KeyRing:
 
     def __init__(self, state: Path, backend: str, token: Token | None, on_token: Callable[[Token], TokenKeys]) -> None:
         self.backend = backend
-        self._root = state / "identities"
+        self._root = state / layout.IDENTITIES
         self._files = FileKeys(self._root)
         self._token = token
         self._on_token = on_token
@@ -33,7 +33,7 @@ class KeyRing:
         """Make a key. What another backend has begun under this label, before the settings changed, is dropped."""
         with _alone(self._root):
             if self.backend == FileKeys.backend:
-                _forget(self._root / label / REFERENCE)
+                _forget(self._root / label / layout.KEY_ON_TOKEN)
                 self._files.generate(label, algorithm)
             elif self._token is not None:
                 self._files.remove(label)
@@ -55,7 +55,7 @@ class KeyRing:
 
     def labels(self) -> frozenset[str]:
         """Name the keys that have a directory, and what else of ours is on the token where new keys are made."""
-        listed = self._files.labels() | {path.parent.name for path in self._root.glob(f"*/{REFERENCE}")}
+        listed = self._files.labels() | {path.parent.name for path in self._root.glob(f"*/{layout.KEY_ON_TOKEN}")}
         if self.backend == FileKeys.backend or self._token is None:
             return listed
         return listed | self._on_token(self._token).labels()
@@ -69,7 +69,7 @@ class KeyRing:
 
     def _keeper(self, label: str) -> KeyStore:
         """Find who keeps this key: what its directory says. What agent.yaml says of that token is newer, and wins."""
-        path = self._root / label / REFERENCE
+        path = self._root / label / layout.KEY_ON_TOKEN
         try:
             token = pkcs11_uri.read(atomic.read(path).decode().strip()).token
         except FileNotFoundError:

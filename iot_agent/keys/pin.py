@@ -13,7 +13,7 @@ from pathlib import Path
 
 from iot_agent.core.errors import Code, Retryable
 from iot_agent.core.settings import Token
-from iot_agent.storage import atomic
+from iot_agent.storage import atomic, layout
 
 LONGEST = 4096  # bytes
 SCRYPT = {"n": 2**14, "r": 8, "p": 1}
@@ -35,7 +35,7 @@ class PinSources:
             return pin
         except OSError as error:
             raise Retryable(Code.PIN, f"cannot tell whether the PIN was refused: {error}") from error
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return pin  # damaged: one attempt too many is better than a device without its key
         if seen:
             raise _error(token)
@@ -51,7 +51,7 @@ class PinSources:
         return _error(token)
 
     def _path(self, token: Token) -> Path:
-        return self._state / f"pin-refused-{token.label.encode().hex()}.json"
+        return self._state / layout.pin_refusal(token.label)
 
 
 def _error(token: Token) -> Retryable:

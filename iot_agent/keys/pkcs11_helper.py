@@ -1,19 +1,15 @@
 """Keys on a PKCS #11 token: one process for each operation, the only one that has python-pkcs11.
 
-Run as a program: a request is one line of JSON on stdin, the answer one line on stdout, words of the module to stderr.
-It is a process of its own because modules crash, hang and leak, because some do not see what another process has made
-until they are initialised anew, and because awscrt, which also loads the module, must never be beside python-pkcs11:
-together they end in a segmentation fault.
-
-    {"parent": pid, "state": DIRECTORY, "token": {…}, "operation": NAME, "arguments": […]}
-    {"result": …}  or  {"code": …, "message": …, "fatal": bool, "retry_after": seconds}
+Run as a program: a request is one line on stdin, the answer one line on stdout (`token_messages`), words of the module
+go to stderr. It is a process of its own because modules crash, hang and leak, because some do not see what another
+process has made until they are initialised anew, and because awscrt, which also loads the module, must never be beside
+python-pkcs11: together they end in a segmentation fault.
 
 A key is a pair of objects under one label, made on the token, never to leave it: CKA_SENSITIVE and not CKA_EXTRACTABLE.
 The token stays ours only as far as our labels go: no other object is looked at, let alone destroyed.
 """
 
 import hashlib
-import json
 import os
 import re
 import sys
@@ -31,9 +27,13 @@ from iot_agent.core.errors import LOCKED_PAUSE, AgentError, Code, Fatal, Retryab
 from iot_agent.core.ports import Pins
 from iot_agent.core.settings import Token
 from iot_agent.host import hardening
+from iot_agent.keys import token_messages
 from iot_agent.keys.pin import PinSources
+from iot_agent.keys.token_messages import Request
 
-OURS = re.compile(r"iot-agent-\d{8}T\d{6}Z-[0-9a-f]+")  # not whatever else somebody may have called iot-agent-…
+# Exactly what `layout.new_label` makes, stricter than `layout.is_label`: another program may keep keys on this token
+# and have named one iot-agent-…, and a key that is listed here and has no directory is destroyed.
+OURS = re.compile(r"iot-agent-\d{8}T\d{6}Z-[0-9a-f]+")
 CURVES = {"ec-p256": "secp256r1", "ec-p384": "secp384r1"}
 RSA_BITS = {"rsa-2048": 2048, "rsa-3072": 3072}
 # What the TPM module sets by itself it does not want to be told.
@@ -199,25 +199,23 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 def main() -> int:
     """Serve one request."""
     hardening.keep_private()
-    request = json.loads(sys.stdin.readline())
-    hardening.end_with(request["parent"])
+    request = token_messages.decode_request(sys.stdin.buffer.readline())
+    hardening.end_with(request.parent)
     answers = os.dup(1)
     os.dup2(2, 1)  # a module that writes to stdout does not get between the answers
     try:
-        answer = {"result": _answer(request)}
+        answer = token_messages.encode_result(_result(request))
     except AgentError as error:
-        fatal = isinstance(error, Fatal)
-        answer = {"code": error.code, "message": str(error), "fatal": fatal, "retry_after": error.retry_after}
-    os.write(answers, json.dumps(answer).encode() + b"\n")
+        answer = token_messages.encode_error(error)
+    os.write(answers, answer)
     return 0
 
 
-def _answer(request: dict[str, Any]) -> Any:  # noqa: ANN401 - each operation has its own result
-    token = Token(**request["token"])
-    if request["operation"] == "look":
-        return look(token)
-    with session(token, PinSources(Path(request["state"]))) as opened:
-        return OPERATIONS[request["operation"]](SessionKeys(opened), *request["arguments"])
+def _result(request: Request) -> Any:  # noqa: ANN401 - each operation has its own result
+    if request.operation == "look":
+        return look(request.token)
+    with session(request.token, PinSources(Path(request.state))) as opened:
+        return OPERATIONS[request.operation](SessionKeys(opened), *request.arguments)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from iot_agent.core import lifecycle
 from iot_agent.core.errors import REMEDIES, Code
 from iot_agent.core.lifecycle import ApplyContext
-from iot_agent.core.ports import Clock, StateStore
+from iot_agent.core.ports import Applications, Clock, StateStore
 from iot_agent.core.reconcile import reconcile
 from iot_agent.core.record import Failed, Kind, Outcome, Record, Step
 from iot_agent.core.schedule import Policy
@@ -32,6 +32,7 @@ class Means:
     """What a cycle works with. `policy` may be replaced between two turns."""
 
     store: StateStore
+    applications: Applications
     clock: Clock
     policy: Policy
     new_label: Callable[[], str]
@@ -105,12 +106,15 @@ class Cycle:
         if self.record == self._saved:
             return True
         try:
-            self.means.store.save(self.record)
+            if self._saved is None or self.record.active != self._saved.active:
+                self.means.applications.prepare(self.record)
+            self.means.store.save(self.record)  # this points `current` at the active identity, too
         except OSError as error:
             self.trouble = f"cannot write the record, so nothing new is begun: {error}"
             self._paused_until = self.means.clock.elapsed() + DISK_PAUSE
             return False
         self._saved, self.trouble = self.record, None
+        self.means.applications.publish(self.record)
         return True
 
     def _reconciled(self, record: Record) -> Record:

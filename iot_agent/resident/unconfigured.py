@@ -21,6 +21,7 @@ from iot_agent.host.control_socket import ControlServer
 from iot_agent.host.signals import Signals
 from iot_agent.status import from_disk
 from iot_agent.status.report import compose
+from iot_agent.storage import layout
 
 log = logging.getLogger(__name__)
 LOOK_EVERY = 2.0  # seconds between two looks at the files: without inotify in the standard library, cheap enough
@@ -59,7 +60,8 @@ class Unconfigured:
         ends = time.monotonic() + READ_AGAIN if passing else math.inf
         with selectors.DefaultSelector() as selector:
             selector.register(self.signals, selectors.EVENT_READ, self.signals.drain)
-            control = ControlServer(self.run / "control.sock", selector, lambda command: self._answer(command, problem))
+            socket = self.run / layout.CONTROL_SOCKET
+            control = ControlServer(socket, selector, lambda command: self._answer(command, problem))
             try:
                 self.notifier.ready()
                 first, _, _ = problem.partition("\n")

@@ -9,11 +9,12 @@ have planted in the state directory.
 import os
 from pathlib import Path
 
-PRIVATE, PUBLIC = 0o600, 0o644
+from iot_agent.storage import layout
+
 MAX_READ = 1024 * 1024
 
 
-def write(path: Path, content: bytes, mode: int = PRIVATE) -> None:
+def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
     """Replace `path` durably; `mode` holds from the first byte on, whatever the umask. Raises `OSError`."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
@@ -44,7 +45,7 @@ def read(path: Path) -> bytes:
 
 def make_directory(path: Path) -> None:
     """Create a private directory durably; fine if it is there."""
-    path.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(mode=layout.PRIVATE_DIRECTORY, exist_ok=True)
     if path.is_symlink() or not path.is_dir():
         raise OSError(f"{path} is not a directory")
     sync_directory(path.parent)

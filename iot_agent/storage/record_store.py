@@ -16,7 +16,7 @@ from iot_agent.core.codec import Damaged, decode_record, encode_record
 from iot_agent.core.ports import Identities
 from iot_agent.core.reconcile import OnDisk, rebuild
 from iot_agent.core.record import Record
-from iot_agent.storage import atomic
+from iot_agent.storage import atomic, layout
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ class RecordStore:
     """The `StateStore` on a state directory."""
 
     def __init__(self, state: Path, identities: Identities, serial: str) -> None:
-        self._path = state / "state.json"
-        self._previous = state / "state.json.previous"
+        self._path = state / layout.RECORD
+        self._previous = state / layout.PREVIOUS_RECORD
         self._identities = identities
         self._serial = serial
 

@@ -23,6 +23,7 @@ from iot_agent.keys import certificates
 from iot_agent.keys.keyring import KeyRing
 from iot_agent.keys.pin import PinSources
 from iot_agent.keys.token import TokenKeys
+from iot_agent.storage import layout
 from iot_agent.storage.identities import IdentityDirectories
 from iot_agent.storage.identity_lock import HELD_BY_PARENT, LONGEST_WAIT, exclusive_use
 from iot_agent.worker import steps
@@ -91,7 +92,7 @@ def _context(request: Request) -> steps.StepContext:
         cloud=MqttCloud(
             Endpoint(given.endpoint_host, given.endpoint_port, given.endpoint_ca_file, given.client_id),
             PinSources(state),
-            ConnectThrottle(given.run_directory / "last-connect"),
+            ConnectThrottle(given.run_directory / layout.LAST_CONNECT),
         ),
         identities=identities,
         examine=examine,
