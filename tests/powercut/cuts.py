@@ -69,4 +69,8 @@ def images(
         if (image.digest, cut.moment.told) not in seen:
             seen.add((image.digest, cut.moment.told))
             writes = ((entry.offset, len(entry.content or b"")) for entry in pending)
-            yield cut, Left(flushes, tuple((*write, length) for write, length in zip(writes, lengths, strict=True))), image
+            yield (
+                cut,
+                Left(flushes, tuple((*write, length) for write, length in zip(writes, lengths, strict=True))),
+                image,
+            )

@@ -25,7 +25,11 @@ class FileSystem:
         subprocess.run([*self.maker, image], check=True, stdout=subprocess.DEVNULL, env=os.environ | TINY_XFS)
 
 
-TINY_XFS = {"TEST_DIR": "1", "TEST_DEV": "1", "QA_CHECK_FS": "1"}  # mkfs.xfs makes less than 300 MB only for its own tests
+TINY_XFS = {
+    "TEST_DIR": "1",
+    "TEST_DEV": "1",
+    "QA_CHECK_FS": "1",
+}  # mkfs.xfs makes less than 300 MB only for its own tests
 EXT4 = ("mkfs.ext4", "-q", "-F")
 ALL = (
     FileSystem("ext4", "ext4", 16, EXT4),

@@ -40,7 +40,9 @@ def judge(device: SimulatedDevice, ledger: Ledger, moment: Moment, root: Path) -
     device.check_never_bricked()
     check_current(device, ledger.begun[moment.saved])
     check_record(device, ledger.may_be_found(moment))
-    with mock.patch.object(os, "fsync", lambda _descriptor: None):  # the power does not go again: half the time is saved
+    with mock.patch.object(
+        os, "fsync", lambda _descriptor: None
+    ):  # the power does not go again: half the time is saved
         recover(device, root)
     device.check_settled()
     strays = [path.name for path in device.disk.rglob(".*")]
@@ -110,7 +112,9 @@ def check_against_the_cloud(device: SimulatedDevice, found: Record) -> None:
     if found.state is State.ACKED:
         in_force = device.cloud.table.items[SERIAL].active
         assert in_force is not None, "the record says acked, and the cloud has acknowledged nothing"
-        assert in_force.certificate_id in known, f"the record says acked; the cloud acknowledged {in_force.certificate_id}"
+        assert in_force.certificate_id in known, (
+            f"the record says acked; the cloud acknowledged {in_force.certificate_id}"
+        )
 
 
 def promised(record: Record) -> Iterator[tuple[str, str]]:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from random import Random
 
+from tests.powercut import kernel
 from tests.powercut.disk import LoggedDisk, logged_disk
 from tests.powercut.filesystems import FileSystem
-from tests.powercut import kernel
 from tests.powercut.life import begun
 from tests.powercut.log import read_log
 

@@ -57,9 +57,7 @@ class Ledger:
 def told(device: SimulatedDevice) -> bytes:
     """Keep what the cloud knows, and the time."""
     register = device.cloud.register
-    return pickle.dumps(
-        (device.cloud.table.items, register.entries, register.deleted, device.time.now, device.labels)
-    )
+    return pickle.dumps((device.cloud.table.items, register.entries, register.deleted, device.time.now, device.labels))
 
 
 def put_back(device: SimulatedDevice, kept: bytes) -> None:

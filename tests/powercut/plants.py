@@ -11,7 +11,7 @@ import pytest
 
 from iot_agent.core.codec import encode_record
 from iot_agent.core.record import Identity, Kind, Record, Success
-from iot_agent.storage import atomic
+from iot_agent.storage import atomic, layout
 from iot_agent.storage.identities import IdentityDirectories
 from iot_agent.storage.record_store import RecordStore
 from iot_agent.worker import steps
@@ -38,7 +38,7 @@ def put(path: Path, content: bytes, mode: int, *, sync: bool = True, temporary: 
 
 
 def no_sync_of_the_file(patch: Patch) -> None:
-    def write(path: Path, content: bytes, mode: int = atomic.PRIVATE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
         put(path, content, mode, sync=False, temporary=f".{path.name}.new")
         atomic.sync_directory(path.parent)
 
@@ -50,7 +50,7 @@ def no_sync_of_the_directory(patch: Patch) -> None:
 
 
 def written_in_place(patch: Patch) -> None:
-    def write(path: Path, content: bytes, mode: int = atomic.PRIVATE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
         put(path, content, mode)
         atomic.sync_directory(path.parent)
 
@@ -58,7 +58,7 @@ def written_in_place(patch: Patch) -> None:
 
 
 def renamed_before_it_is_synced(patch: Patch) -> None:
-    def write(path: Path, content: bytes, mode: int = atomic.PRIVATE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
         put(path, content, mode, sync=False, temporary=f".{path.name}.new")
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -71,9 +71,9 @@ def renamed_before_it_is_synced(patch: Patch) -> None:
 
 
 def readable_by_all_at_first(patch: Patch) -> None:
-    def write(path: Path, content: bytes, mode: int = atomic.PRIVATE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
         temporary = f".{path.name}.new"
-        put(path.with_name(temporary), content, atomic.PUBLIC)
+        put(path.with_name(temporary), content, layout.PUBLIC_FILE)
         path.with_name(temporary).chmod(mode)
         path.with_name(temporary).replace(path)
         atomic.sync_directory(path.parent)
@@ -84,7 +84,7 @@ def readable_by_all_at_first(patch: Patch) -> None:
 def a_new_temporary_each_time(patch: Patch) -> None:
     """Leave the one of a write that was interrupted where it is."""
 
-    def write(path: Path, content: bytes, mode: int = atomic.PRIVATE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
         put(path, content, mode, temporary=f".{path.name}.{secrets.token_hex(4)}")
         atomic.sync_directory(path.parent)
 
@@ -112,7 +112,7 @@ def unsynced(patch: Patch, name: str) -> None:
     """Write files of one name without any sync."""
     honest = atomic.write
 
-    def write(path: Path, content: bytes, mode: int = atomic.PRIVATE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
         if path.name == name:
             put(path, content, mode, sync=False, temporary=f".{path.name}.new")
         else:

@@ -61,7 +61,11 @@ def record_in_words(record: Record) -> str:
 def _identity(one: Identity | Pending | None) -> str:
     if one is None:
         return "none"
-    return f"{one.label} ({one.certificate.certificate_id[:SHORT]})" if one.certificate else f"{one.label} (no certificate)"
+    return (
+        f"{one.label} ({one.certificate.certificate_id[:SHORT]})"
+        if one.certificate
+        else f"{one.label} (no certificate)"
+    )
 
 
 def held(root: Path) -> str:
