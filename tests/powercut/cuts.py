@@ -11,7 +11,7 @@ from tests.powercut.moments import Moment
 
 @dataclass(frozen=True)
 class Cut:
-    """The power goes after `entries` entries of the log, at a moment; of what was not flushed, the disk keeps it one `way`."""
+    """The power goes after `entries` entries of the log, at a moment; the disk keeps some `way` of what was not flushed."""
 
     entries: int
     moment: Moment
@@ -20,7 +20,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class Left:
-    """What a cut left of the writes since the last flush, which was number `flush`: offset, length and bytes kept of each."""
+    """What a cut left of the writes since the last flush, which was number `flush`.
+
+    Each write is its offset, its length, and the bytes of it that the disk kept.
+    """
 
     flush: int
     writes: tuple[tuple[int, int, int], ...]
@@ -28,7 +31,7 @@ class Left:
 
 def plan(entries: Sequence[Entry], moments: Sequence[Moment], chance: Random) -> list[Cut]:
     """Cut after each flush, and, in a way that chance chooses, before each effect and after each write."""
-    cuts = []
+    cuts: list[Cut] = []
     following = 0
     for number, moment in enumerate(moments):
         while following < len(entries) and entries[following].end <= moment.position:

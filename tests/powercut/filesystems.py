@@ -47,5 +47,5 @@ def of_this_kernel() -> tuple[FileSystem, ...]:
     here = tuple(system for system in ALL if system.kind in known)
     for system in here:
         if shutil.which(system.maker[0]) is None:
-            raise FileNotFoundError(f"{system.maker[0]} is missing: .ci/run names the package and installs it")
+            raise FileNotFoundError(f"{system.maker[0]} is missing: run make packages")
     return here

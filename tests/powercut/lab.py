@@ -41,7 +41,7 @@ class Order:
 
 @dataclass
 class Result:
-    """What became of an order: a digest of each disk that was judged; what is wrong, in words, with what shows it again."""
+    """What became of an order: a digest of each disk that was judged; each violation in words, with its case."""
 
     name: str
     digests: list[int] = field(default_factory=list)

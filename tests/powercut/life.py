@@ -25,12 +25,13 @@ from tests.simulator.fuse import DISK_CALLS, Crash, Fuse
 
 NOISE = 0.1  # another file is synced before one effect in ten
 KILLED, FAILED = 0.04, 0.04  # of the effects, in lives with such faults
+KILLED_BEFORE_A_SYNC = 0.5
 RESTARTS = 400
 CODES = (errno.EIO, errno.ENOSPC, errno.EROFS)
 
 
 class Interrupted(Fuse):
-    """A fuse that also counts the calls between the making of a file and its sync, and knows the name of the next effect.
+    """A fuse that also counts the calls between making a file and syncing it, and knows the name of the next effect.
 
     A process that is killed in a write has written the half of it.
     """
@@ -175,6 +176,17 @@ def killed(life: Life) -> None:
     undisturbed(life)
 
 
+def killed_before_a_sync(life: Life) -> None:
+    """Kill the process between a rename and the sync of its directory; the power stays on until later."""
+
+    def between(_count: int, name: str) -> bool:
+        renamed = life.device.fuse.names[-2:-1] == ["replace"]
+        return renamed and name == "fsync" and life.chance.random() < KILLED_BEFORE_A_SYNC
+
+    life.fuse(Interrupted(between))
+    life.live(3)
+
+
 def failing_calls(life: Life) -> None:
     """Have single calls on the disk fail, with every error that a disk gives."""
     life.live(1)
@@ -228,7 +240,15 @@ def struggle(life: Life) -> None:
     life.device.check_never_bricked()
 
 
-KINDS: tuple[Callable[[Life], Any], ...] = (undisturbed, killed, failing_calls, full_disk, read_only, failing_disk)
+KINDS: tuple[Callable[[Life], Any], ...] = (
+    undisturbed,
+    killed,
+    killed_before_a_sync,
+    failing_calls,
+    full_disk,
+    read_only,
+    failing_disk,
+)
 
 
 # ---- a full disk -----------------------------------------------------------------------------------------------------

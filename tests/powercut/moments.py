@@ -1,4 +1,4 @@
-"""What was true before each effect of a device's life, so that it can be judged against what a disk holds afterwards."""
+"""What was true before each effect of a device's life: what a disk holds afterwards is judged against it."""
 
 import pickle
 from collections.abc import Iterator
