@@ -11,7 +11,7 @@ from tests.powercut.moments import Moment
 
 @dataclass(frozen=True)
 class Cut:
-    """The power goes after `entries` entries of the log, at a moment; the disk keeps some `way` of what was not flushed."""
+    """The power goes after `entries` entries of the log, at a moment; the disk keeps a part of the rest, in a `way`."""
 
     entries: int
     moment: Moment

@@ -30,7 +30,7 @@ PUBLIC = ("certificate.pem", "chain.pem", ".certificate.pem.new", ".chain.pem.ne
 
 
 def judge(device: SimulatedDevice, ledger: Ledger, moment: Moment, root: Path) -> None:
-    """Recover the device on the file system at `root`, as of a moment of its life; `AssertionError` says what is wrong."""
+    """Recover the device on the file system at `root`, at a moment of its life; `AssertionError` says what is wrong."""
     device.disk = root / "iot-agent"
     device.vendor_key = device.disk / "vendor.key"
     device.bootstrap = type(device.bootstrap)(device.disk / "vendor.pem", device.vendor_key)
@@ -40,9 +40,7 @@ def judge(device: SimulatedDevice, ledger: Ledger, moment: Moment, root: Path) -
     device.check_never_bricked()
     check_current(device, ledger.begun[moment.saved])
     check_record(device, ledger.may_be_found(moment))
-    with mock.patch.object(
-        os, "fsync", lambda _descriptor: None
-    ):  # the power does not go again: half the time is saved
+    with mock.patch.object(os, "fsync"):  # the power does not go again: half the time is saved
         recover(device, root)
     device.check_settled()
     strays = [path.name for path in device.disk.rglob(".*")]

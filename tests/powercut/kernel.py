@@ -43,7 +43,7 @@ def die_with(signal: int) -> None:
 
 
 def mount(source: str, target: Path, kind: str, options: str = "", flags: int = MS_NOSUID | MS_NODEV) -> None:
-    """Mount a file system: mount(2)."""
+    """Mount a file system. The source is mount(2)."""
     _call("mount", source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode())
 
 
@@ -54,7 +54,7 @@ def remount(target: Path, *, read_only: bool) -> None:
 
 
 def unmount(target: Path, flags: int = 0) -> None:
-    """Unmount it: umount2(2)."""
+    """Unmount it, as umount2(2) does."""
     _call("umount2", os.fsencode(target), flags)
 
 
