@@ -51,7 +51,7 @@ def main() -> int:
         return _complain(os.EX_NOPERM, f"no permission to use {_socket(arguments)}; try with sudo")
     except (FileNotFoundError, ConnectionRefusedError):
         return _complain(os.EX_UNAVAILABLE, "the daemon is not running; start it with: systemctl start iot-agent")
-    except (OSError, ValueError, LookupError, TypeError) as error:  # the last two: a field is missing
+    except (OSError, *control_socket.SENSELESS) as error:
         return _complain(os.EX_IOERR, f"the answer of the daemon at {_socket(arguments)} cannot be used: {error}")
 
 

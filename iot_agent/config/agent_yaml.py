@@ -34,6 +34,7 @@ RENEWAL_END = 0.85  # of the lifetime: the rest is for retries
 ALGORITHMS = ("ec-p256", "ec-p384", "rsa-2048", "rsa-3072")
 MAX_SIZE = 64 * 1024
 MAX_VALUE = 4096  # characters, and the longest path (limits.h)
+MAX_DEPTH = 8  # levels; the file has two
 MAX_KEY = 64  # characters of a key that are looked at, and shown
 
 
@@ -217,14 +218,15 @@ def read(path: Path) -> Settings:
         text = path.read_bytes()
         if len(text) > MAX_SIZE:
             raise AgentYamlError(f"{path}: larger than {MAX_SIZE} bytes; is this the right file?")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except OSError as error:
         raise AgentYamlError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise AgentYamlError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise AgentYamlError(f"{path}: not YAML: {error}") from error
+        raise AgentYamlError(f"{path}:{line}: not YAML: {printable(str(error.problem))}") from error
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        # The last two: of a number too large to be a character, or a version, which PyYAML does not look at first.
+        raise AgentYamlError(f"{path}: not YAML: {printable(str(error))}") from error
     if root is None:
         raise AgentYamlError(
             f"{path}: nothing is set yet: copy the bundle that was made for this device to {path.absolute().parent}, "
@@ -243,6 +245,23 @@ def read(path: Path) -> Settings:
             f"{path}: metrics.textfile: {wrong}; use another place, like {settings.run_directory}/iot-agent.prom"
         )
     return settings
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what is nested deeper than `MAX_DEPTH`: for each word, PyYAML looks at every level that it is in."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Read one node, and what is in it."""
+        if self._depth == MAX_DEPTH:
+            where = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs lack it
+            raise yaml.composer.ComposerError(None, None, f"nested deeper than {MAX_DEPTH}", where)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 def _is_inside(file: Path, directory: Path) -> bool:
@@ -305,8 +324,11 @@ def _scalars(root: yaml.Node, problems: list[str], path: str) -> Iterator[tuple[
 
 
 def _shown(key: yaml.Node) -> str:
-    """Give a key in printable characters, so that it cannot forge a line of our output."""
-    return printable(str(key.value)[:MAX_KEY])
+    """Give a key in printable characters, so that it cannot forge a line of our output.
+
+    A list or a mapping is not written out: aliases in it may stand for more than there is memory for.
+    """
+    return printable(key.value[:MAX_KEY]) if isinstance(key, yaml.ScalarNode) else "(a key that is not text)"
 
 
 def _suggestion(key: str) -> str:

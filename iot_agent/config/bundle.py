@@ -81,7 +81,7 @@ def _problems(named: dict[str, tuple[Path, bytes]]) -> Iterator[Problem]:
             remedy = "copy it there from the bundle that was made for this device"
             yield Problem(path, f"{path}: {key}: does not exist", remedy)
         except PermissionError:
-            yield Problem(path, f"{path}: {key}: the agent's user may not read it", _permit(path))
+            yield Problem(path, f"{path}: {key}: the agent's user cannot read it", _permit(path))
         except OSError as error:
             yield Problem(path, f"{path}: {key}: cannot be read: {error}", RESTORE)
         else:

@@ -124,12 +124,21 @@ def encode_request(request: Request) -> bytes:
 
 
 def decode_request(line: bytes) -> Request:
-    """Read a request; it comes from our own daemon, so anything wrong with it is a bug and raises as such."""
-    body = json.loads(line)
-    return Request(
-        Kind(body["step"]),
-        decode_record(body["record"].encode()),
-        body["now"],
-        body["clock_trusted"],
-        settings.load(body["settings"]),
-    )
+    """Read a request; raises `Damaged` or `LaterFormat`, which is a bug, for it comes from our own daemon."""
+    try:
+        said = typed_json.parse(_Line, line)
+        record, asked_with = decode_record(said.record.encode()), settings.load(said.settings)
+    except ValueError as error:
+        raise Damaged(f"not a request: {error!r:.200}") from error
+    return Request(said.step, record, said.now, said.clock_trusted, asked_with)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A request as it is written; record and settings are JSON of their own."""
+
+    step: Kind
+    record: str
+    now: float
+    clock_trusted: bool
+    settings: str

@@ -62,7 +62,7 @@ def _ask_the_daemon(given: Settings) -> Iterator[Finding]:
         yield findings.skipped("daemon", f"no permission to ask it at {socket}; run: sudo agentctl doctor")
     except OSError as error:
         yield daemon.down(f"{socket}: {error.strerror or error}")
-    except (ValueError, KeyError) as error:
+    except control_socket.SENSELESS as error:
         yield daemon.down(f"{socket}: {error}")
 
 
@@ -84,10 +84,19 @@ def _examine(config: Path, given: Settings) -> Iterator[Finding]:
         return
     try:
         with child:  # in its own process group: Ctrl-Z must not stop it while it holds the identity lock
-            yield from map(findings.decode, child.lines())
+            yield from map(_finding, child.lines())
     except NoAnswer as problem:
         remedy = "The findings above are valid. This is a fault in the agent or in a library; please report it."
         yield findings.error("doctor", f"the examination {problem}", remedy)
+
+
+def _finding(line: bytes) -> Finding:
+    """Read a line of the examination; a library in it may have written a line of its own."""
+    try:
+        return findings.decode(line)
+    except ValueError as error:
+        said = f"the examination wrote a line that is no finding ({error}): {line.decode(errors='replace'):.200}"
+        return findings.warning("doctor", said, "The other findings are valid. Please report this line.")
 
 
 def environment(daemon_socket: Path) -> dict[str, str]:

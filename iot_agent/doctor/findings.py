@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from iot_agent.core import typed_json
 from iot_agent.core.errors import printable
 
 SCHEMA = 1
@@ -81,9 +82,8 @@ def encode(finding: Finding) -> str:
 
 
 def decode(line: str | bytes) -> Finding:
-    """Read what `encode` wrote; raises `ValueError`, `KeyError` or `TypeError` for anything else."""
-    fields = json.loads(line)
-    return Finding(**{**fields, "level": Level(fields["level"])})
+    """Read what `encode` wrote; raises `ValueError` for anything else."""
+    return typed_json.parse(Finding, line)
 
 
 MARKS = {Level.FINE: "ok", Level.SKIPPED: "-", Level.WARNING: "WARNING", Level.ERROR: "ERROR"}

@@ -23,6 +23,8 @@ MAX_CLIENTS = 8
 BACKLOG = 128  # clients that the kernel queues; all that are queued are accepted at once
 CLIENT_LIMIT = 5.0
 NO_ACCEPT = 1.0  # seconds after a failed accept(2): tried at once, it would fail at once, without end
+# What may be raised when an answer is shown that is not one of ours: something is missing, or is of another type.
+SENSELESS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 READING, CHANGING = frozenset({"status", "history"}), frozenset({"rotate"})
 
 
@@ -217,7 +219,10 @@ def ask(path: Path, command: str, timeout: float = CLIENT_LIMIT) -> dict[str, An
             received += piece
             if len(received) > MAX_REPLY:
                 raise ValueError("the answer is too long")
-    answer = json.loads(received)
+    try:
+        answer = json.loads(received)
+    except RecursionError as error:
+        raise ValueError("the answer is nested too deep") from error
     if not isinstance(answer, dict):
         raise ValueError("the answer is not an object")  # noqa: TRY004 - the peer's fault, not the caller's type
     return answer

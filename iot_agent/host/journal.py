@@ -36,9 +36,12 @@ def redact(text: str) -> str:
 
     Line breaks stay.
     """
+    text = "\n".join(
+        map(printable, text.split("\n"))
+    )  # first: a space of another kind must not hide a key's first line
     for secret, instead in SECRETS:
         text = secret.sub(instead, text)
-    return "\n".join(map(printable, text[:LONGEST_MESSAGE].split("\n")))
+    return text[:LONGEST_MESSAGE]
 
 
 class Redacting(logging.Formatter):

@@ -7,12 +7,12 @@ The only importer of cryptography; never loaded by the resident daemon. Referenc
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -22,6 +22,10 @@ from iot_agent.core.errors import Code, Fatal, Retryable
 from iot_agent.core.record import Certificate
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+# What the library raises for bytes that it cannot read, beside `ValueError`.
+UNREADABLE = (
+    TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 
 CLOCK_TOLERANCE = 300  # seconds that the issuer's clock may be ahead of ours
 # A certificate that is valid for longer would never be renewed; those that AWS IoT issues itself end in 2049.
@@ -59,8 +63,9 @@ def generate_key(algorithm: str) -> bytes:
 def load_key(pem: bytes) -> PrivateKey:
     """Read a private key; raises `Fatal("bad-credentials")` for one of another kind than we make."""
     try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
+        with _reading():
+            key = serialization.load_pem_private_key(pem, password=None)
+    except ValueError as error:
         raise Fatal(Code.BAD_CREDENTIALS, f"not a usable private key: {error}") from error
     if not isinstance(key, PrivateKey):
         raise Fatal(Code.BAD_CREDENTIALS, "neither an EC nor an RSA key")
@@ -97,7 +102,7 @@ def examine(pem: str, chain: str | None, expected: Expectation) -> Examined:
     It must be for our key and our name, signed by its issuer (one of `issuers`, if there are any), and an
     end-entity certificate for client authentication.
     """
-    with _without_warnings():
+    with _reading():
         certificate = x509.load_pem_x509_certificate(pem.encode())
         certificate.extensions  # noqa: B018 - parses them all: a broken extension is found here, not later
         trusted = chain if expected.issuers is None else expected.issuers
@@ -109,13 +114,21 @@ def examine(pem: str, chain: str | None, expected: Expectation) -> Examined:
 
 def load_issuers(pem: str) -> list[x509.Certificate]:
     """Read the certificates of CAs, one or more; raises `ValueError` where there is none or one cannot be read."""
-    with _without_warnings():
+    with _reading():
         return x509.load_pem_x509_certificates(pem.encode())
 
 
-def _without_warnings() -> AbstractContextManager[object]:
-    """Keep the library from writing to stderr about a serial number of 0: `Examined.odd` says that."""
-    return warnings.catch_warnings(action="ignore")
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Read what somebody else wrote: every error of the library about it becomes a `ValueError`.
+
+    Its warning about a serial number of 0 is not written to stderr: `Examined.odd` says that.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except UNREADABLE as error:
+        raise ValueError(f"{error}") from error
 
 
 def check_fit(pem: str, chain: str | None, expected: Expectation) -> Certificate:
@@ -167,7 +180,7 @@ def _flaws(
 def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
         return False
     return True
 

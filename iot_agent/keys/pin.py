@@ -35,7 +35,7 @@ class PinSources:
             return pin
         except OSError as error:
             raise Retryable(Code.PIN, f"cannot tell whether the PIN was refused: {error}") from error
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return pin  # the stored refusal is damaged: one more attempt is better than a device without its key
         if seen:
             raise _error(token)

@@ -1,19 +1,15 @@
 """Keys on a PKCS #11 token: one process for each operation, the only one that has python-pkcs11.
 
-A child process of the worker: one line of JSON on stdin, one on stdout (`host/subprocesses.py`); what the module writes
+A child process of the worker: one line of JSON on stdin, one on stdout (`token_messages`); what the module writes
 goes to stderr. It is a process of its own because modules crash, hang and leak; because some see what another process
 has made only after they were initialised again; and because awscrt loads the module too: awscrt and python-pkcs11 in
 one process end in a segmentation fault.
-
-    {"parent": pid, "state": DIRECTORY, "token": {…}, "operation": NAME, "arguments": […]}
-    {"result": …}  or  {"code": …, "message": …, "fatal": bool, "retry_after": seconds}
 
 A key is a pair of objects with one label. It is made on the token and cannot leave it (CKA_SENSITIVE and not
 CKA_EXTRACTABLE). No object with another label than one of ours is used or destroyed.
 """
 
 import hashlib
-import json
 import os
 import re
 import sys
@@ -31,7 +27,9 @@ from iot_agent.core.errors import LOCKED_PAUSE, AgentError, Code, Fatal, Retryab
 from iot_agent.core.ports import Pins
 from iot_agent.core.settings import Token
 from iot_agent.host import hardening
+from iot_agent.keys import token_messages
 from iot_agent.keys.pin import PinSources
+from iot_agent.keys.token_messages import Request
 
 # Exactly what `layout.new_label` makes, stricter than `layout.is_label`: another program may keep keys on this token
 # and have named one iot-agent-…, and a key that is listed here and has no directory is destroyed.
@@ -201,25 +199,23 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 def main() -> int:
     """Serve one request."""
     hardening.keep_private()
-    request = json.loads(sys.stdin.readline())
-    hardening.end_with(request["parent"])
+    request = token_messages.decode_request(sys.stdin.buffer.readline())
+    hardening.end_with(request.parent)
     answers = os.dup(1)
     os.dup2(2, 1)  # what a module writes to stdout must not be in the answer
     try:
-        answer = {"result": _answer(request)}
+        answer = token_messages.encode_result(_result(request))
     except AgentError as error:
-        fatal = isinstance(error, Fatal)
-        answer = {"code": error.code, "message": str(error), "fatal": fatal, "retry_after": error.retry_after}
-    os.write(answers, json.dumps(answer).encode() + b"\n")
+        answer = token_messages.encode_error(error)
+    os.write(answers, answer)
     return 0
 
 
-def _answer(request: dict[str, Any]) -> Any:  # noqa: ANN401 - each operation has its own result
-    token = Token(**request["token"])
-    if request["operation"] == "look":
-        return look(token)
-    with session(token, PinSources(Path(request["state"]))) as opened:
-        return OPERATIONS[request["operation"]](SessionKeys(opened), *request["arguments"])
+def _result(request: Request) -> Any:  # noqa: ANN401 - each operation has its own result
+    if request.operation == "look":
+        return look(request.token)
+    with session(request.token, PinSources(Path(request.state))) as opened:
+        return OPERATIONS[request.operation](SessionKeys(opened), *request.arguments)
 
 
 if __name__ == "__main__":

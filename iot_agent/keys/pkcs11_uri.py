@@ -47,7 +47,10 @@ def _attributes(text: str, separator: str, known: tuple[str, ...]) -> dict[str, 
     unknown = [name for name in names if name not in known]
     if unknown or len(set(names)) != len(names):
         raise ValueError(f"{text!r} may hold each of {', '.join(known)} once, and nothing else")
-    return {name: unquote(value, errors="strict") for name, value in pairs}
+    values = {name: unquote(value, errors="strict") for name, value in pairs}
+    if not all(map(str.isprintable, values.values())):  # a module, which is C, would stop reading at a NUL
+        raise ValueError(f"{text!r} holds characters that cannot be printed")
+    return values
 
 
 def _quoted(text: str) -> str:

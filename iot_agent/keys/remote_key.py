@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -19,8 +20,14 @@ class UnsupportedOperation(Exception):
 
 
 def remote_key(public: bytes, sign: Sign) -> RemoteEcKey | RemoteRsaKey:
-    """Give the private key whose public half is `public` (DER SubjectPublicKeyInfo) and that `sign` signs with."""
-    half = serialization.load_der_public_key(public)
+    """Give the private key whose public half is `public` (DER SubjectPublicKeyInfo) and that `sign` signs with.
+
+    Raises `ValueError` if that is no such key.
+    """
+    try:
+        half = serialization.load_der_public_key(public)
+    except UnsupportedAlgorithm as error:
+        raise ValueError(f"{error}") from error
     if isinstance(half, ec.EllipticCurvePublicKey):
         return RemoteEcKey(half, sign)
     if isinstance(half, rsa.RSAPublicKey):

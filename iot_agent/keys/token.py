@@ -4,18 +4,17 @@ A key's directory `identities/<label>/` contains `key.uri` in place of the key: 
 written before the key is made, so that every key on the token has its file on the disk.
 """
 
-import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from iot_agent.core.errors import Code, Fatal, Retryable
+from iot_agent.core.errors import Code, Retryable
 from iot_agent.core.ports import Credentials
 from iot_agent.core.settings import Token, TokenKey
 from iot_agent.host.subprocesses import NoAnswer, ask
-from iot_agent.keys import certificates, pkcs11_uri
+from iot_agent.keys import certificates, pkcs11_uri, token_messages
 from iot_agent.keys.remote_key import remote_key
+from iot_agent.keys.token_messages import Request
 from iot_agent.storage import atomic, layout
 
 PROGRAM = "iot_agent.keys.pkcs11_helper"
@@ -52,10 +51,12 @@ class TokenKeys:
         return certificates.public_key(self._key(label))
 
     def _key(self, label: str) -> certificates.PrivateKey:
-        def sign(data: bytes) -> bytes:
-            return bytes.fromhex(self._ask("sign", label, data.hex()))
-
-        return remote_key(bytes.fromhex(self._ask("public_key", label)), sign)
+        public = self._ask("public_key", label)
+        try:
+            return remote_key(public, lambda data: bytes(self._ask("sign", label, data.hex())))
+        except ValueError as error:
+            where = f"token {self._token.label!r} of {self._token.module}"
+            raise Retryable(Code.TOKEN, f"the public key that {where} gave cannot be read: {error}") from error
 
     def credentials(self, label: str, certificate: Path) -> Credentials:
         """Point at the certificate, and at the key on the token."""
@@ -74,23 +75,15 @@ class TokenKeys:
         self._ask("remove", label)
 
     def _ask(self, operation: str, *arguments: str) -> Any:  # noqa: ANN401 - each operation has its own result
-        request = {
-            "parent": os.getpid(),
-            "state": str(self._state),
-            "token": asdict(self._token),
-            "operation": operation,
-            "arguments": arguments,
-        }
+        request = Request(os.getpid(), str(self._state), self._token, operation, arguments)
         what = f"{operation} on token {self._token.label!r} of {self._token.module}"
         try:
             # In the process group of the worker, so that whoever kills the worker kills the helper.
-            answer = json.loads(ask(PROGRAM, json.dumps(request).encode() + b"\n", self._limit, own_group=False))
+            answer = ask(PROGRAM, token_messages.encode_request(request), self._limit, own_group=False)
+            return token_messages.decode_answer(answer, operation)
         except OSError as error:
             raise Retryable(Code.TOKEN, f"{what} could not be started: {error}") from error
         except NoAnswer as error:
             raise Retryable(Code.TOKEN, f"{what} {error}; what it wrote last is in the journal") from error
-        if "result" in answer:
-            return answer["result"]
-        if answer["fatal"]:
-            raise Fatal(Code(answer["code"]), answer["message"])
-        raise Retryable(Code(answer["code"]), answer["message"], answer["retry_after"])
+        except ValueError as error:
+            raise Retryable(Code.TOKEN, f"{what} gave an answer that cannot be read: {error}") from error

@@ -49,9 +49,8 @@ class IdentityDirectories:
     def _facts(self, label: str) -> Identity | None:
         directory = self._path(label)
         try:
-            fields = json.loads(atomic.read(directory / layout.FACTS))
-            certificate = typed_json.read(Certificate, fields)
-        except (OSError, ValueError, RecursionError):
+            certificate = typed_json.parse(Certificate, atomic.read(directory / layout.FACTS))
+        except (OSError, ValueError):
             return None
         whole = any(_holds_something(directory / key) for key in KEYS) and _holds_something(self.certificate(label))
         return Identity(label, certificate) if whole else None

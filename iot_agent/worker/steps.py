@@ -126,7 +126,7 @@ def _signing_request(label: str, serial: str, context: StepContext) -> tuple[str
 
 
 def prove(record: Record, _now: float, context: StepContext) -> Success:
-    """Do over the new certificate all that the device needs: connect, subscribe to all replies, publish, be answered."""
+    """Do over the new certificate all that the device needs: connect, subscribe, publish, be answered."""
     identity = to_prove(record)
     certificate_id = identity.certificate.certificate_id
     credentials = context.keys.credentials(identity.label, context.identities.certificate(identity.label))

@@ -62,6 +62,15 @@ def test_the_annotated_example_sets_every_key_that_has_a_default_to_it() -> None
             assert setting.parse(str(shown)) == setting.default, key
 
 
+def test_values_of_one_kind_do_not_change_places(tmp_path: Path) -> None:
+    text = GOOD + "manufacturer_ca: m.pem\npaths: {state: s, run: r}\nlimits: {step: 2m, key_generation: 4m}\n"
+    read = agent_yaml.read(write(tmp_path, text))
+    assert (read.endpoint_ca_file.name, read.manufacturer_ca) == ("ca.pem", tmp_path / "m.pem")
+    assert (read.bootstrap_certificate.name, read.bootstrap_key) == ("certificate.pem", Path("/keys/key.pem"))
+    assert (read.state_directory, read.run_directory) == (tmp_path / "s", tmp_path / "r")
+    assert (read.step_limit, read.key_limit) == (120, 240)
+
+
 def test_each_attribute_of_the_settings_has_its_row() -> None:
     """`keys_token` and `policy` are made of several rows, so their attributes are counted."""
     rows = {setting.attribute for setting in agent_yaml.SETTINGS.values()}

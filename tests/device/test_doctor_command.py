@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from iot_agent.config import agent_yaml
-from iot_agent.doctor import command
+from iot_agent.doctor import command, findings
 from iot_agent.doctor.findings import Level
 from iot_agent.host import control_socket
 from tests.device.faulty_device import FaultyDevice, acting_as
@@ -94,3 +94,11 @@ def test_the_doctor_looks_with_the_daemons_own_environment(agent: LonelyAgent) -
     assert "NOTIFY_SOCKET" not in seen
     agent.stop()
     assert "TPM2_PKCS11_STORE" not in command.environment(socket_path)
+
+
+@pytest.mark.parametrize("line", [b"CKR_GENERAL_ERROR", b"7", b'{"check": "disk"}', b"[" * 5000, b"\xff"])
+def test_a_line_of_a_library_between_two_findings_is_told_and_ends_nothing(line: bytes) -> None:
+    told = command._finding(line)
+    assert told.level is Level.WARNING
+    assert line.decode(errors="replace")[:9] in told.message
+    assert command._finding(findings.encode(told).encode()) == told

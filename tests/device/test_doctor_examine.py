@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,9 @@ from iot_agent.core.settings import Settings
 from iot_agent.doctor import examine, findings
 from iot_agent.doctor.checks import RECORD_CHECKS, Context
 from iot_agent.doctor.findings import Finding, Level
-from iot_agent.doctor.probes import cloud, network
+from iot_agent.doctor.probes import cloud, disk, network
 from iot_agent.doctor.rules import clock, files, renewal
+from iot_agent.doctor.rules import disk as disk_rules
 from iot_agent.doctor.rules.files import FileKind
 from iot_agent.doctor.rules.network import Network
 from iot_agent.keys import certificates
@@ -83,6 +84,7 @@ SPOILT: dict[str, tuple[Callable[[FaultyDevice], object], str, str]] = {
     "record missing": (lambda p: (p.state / "state.json").unlink(), "record", "is missing"),
     "record of another device": (lambda p: p.change(serial="SN-0002"), "record", "belongs to serial SN-0002"),
     "record was damaged": (lambda p: (p.state / "state.json.bad").touch(), "record.bad", "state.json.bad"),
+    "record was damaged twice": (lambda p: (p.state / "state.json.bad-0a1b2c3d").touch(), "record.bad", "bad-0a1b2c3d"),
     "clock behind the floor": (lambda p: p.change(time_floor=int(p.now) + DAY), "clock.floor", "behind a time"),
     "name unknown": (lambda p: p.configure(8883, "nobody.invalid"), "network.name", "does not resolve"),
     "port closed": (lambda p: p.configure(closed_port()), "network.tcp", "Connection refused"),
@@ -188,6 +190,25 @@ def test_a_read_only_disk_is_found(patient: FaultyDevice, small_disk: Callable[[
     assert "read-only" in patient.worries()["disk.write"].message
 
 
+def test_bug_planted_no_inode_is_needed(
+    patient: FaultyDevice, small_disk: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_rules, "ROTATION_INODES", 0)
+    small_disk("nr_inodes=24")
+    assert "not enough" not in patient.worries()["disk.inodes"].message
+
+
+def test_bug_planted_nothing_is_written_to_the_disk(
+    patient: FaultyDevice, small_disk: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        disk, "look", lambda state: disk_rules.Disk(str(state), "ext4", 2**30, None, read_only=False, problem=None)
+    )
+    small_disk("size=16m")
+    subprocess.run(["mount", "-o", "remount,ro", str(patient.state)], check=True)
+    assert "disk.write" not in patient.worries()
+
+
 # ---- network --------------------------------------------------------------------------------------------------------
 
 
@@ -257,6 +278,21 @@ def test_the_doctor_opens_no_session_during_a_step(patient: FaultyDevice, monkey
         found = patient.worries()["cloud.check-in"]
     assert found.level is Level.WARNING
     assert "in the middle of a step" in found.message
+
+
+def test_bug_planted_a_doctor_without_the_lock(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Settings] = []
+
+    def check_in(settings: Settings, *_: object, **__: object) -> Outcome:
+        asked.append(settings)
+        return CheckedIn(int(patient.now), None)
+
+    monkeypatch.setattr(examine, "exclusive_use", lambda *_: nullcontext(enter_result=True))
+    monkeypatch.setattr(cloud, "check_in", check_in)
+    with tls_server(patient.directory, endpoint(patient)) as port, held(patient.state):
+        patient.configure(port)
+        patient.worries()
+    assert asked, "this doctor opens a second session in the middle of a step"
 
 
 @pytest.mark.parametrize(("looks", "level"), [(examine.LOOKS, Level.FINE), (1, Level.ERROR)])

@@ -33,6 +33,7 @@ PURE = ("core.", "doctor.rules.")
 ALSO_PURE = {
     "doctor.findings",
     "keys.pkcs11_uri",
+    "keys.token_messages",
     "status.health",
     "status.report",
     "status.text",

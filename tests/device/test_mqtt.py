@@ -127,14 +127,15 @@ def test_a_flood_keeps_no_step_alive_and_fills_no_memory(patient: Exposed, flood
     check(meet(patient, Manners(answer=flood), HURRY), "no-reply", "within 3 s")
 
 
-def test_an_answer_is_found_among_others(patient: Exposed) -> None:
-    def answer(asked: Asked) -> None:
-        for _ in range(100):
-            asked.say(b"not even JSON", "somebody/else")
-        asked.say(b'{"request_id": "another", "time": 1}')
-        asked.answer(time=1_800_000_000_000)
+def among_others(asked: Asked) -> None:
+    for _ in range(100):
+        asked.say(b"not even JSON", "somebody/else")
+    asked.say(b'{"request_id": "another", "time": 1}')
+    asked.answer(time=1_800_000_000_000)
 
-    told = meet(patient, Manners(answer=answer))
+
+def test_an_answer_is_found_among_others(patient: Exposed) -> None:
+    told = meet(patient, Manners(answer=among_others))
     assert (told["outcome"], told.get("cloud_time")) == ("CheckedIn", 1_800_000_000), told
 
 
@@ -280,6 +281,12 @@ from iot_agent.worker.inbox import Inbox
 take = Inbox.take
 Inbox.take = lambda self, deadline: take(self, time.monotonic() + 3)
 """
+ANY_ANSWER = """
+from dataclasses import replace
+from iot_agent.core import protocol
+parse = protocol.parse_check_in_response
+protocol.parse_check_in_response = lambda payload: replace(parse(payload), request_id=None)
+"""
 ONE_TRY = "from iot_agent.worker import mqtt; mqtt.MqttCloud._connect.retry.stop = lambda _state: True\n"
 NO_LOOK = ONE_TRY + "mqtt.shake = lambda *_given, **_named: None"
 HASTY_LOOK = ONE_TRY + "from iot_agent.host import handshake; handshake.CLIENT_HELLO = -1"
@@ -288,6 +295,10 @@ HASTY_LOOK = ONE_TRY + "from iot_agent.host import handshake; handshake.CLIENT_H
 def test_a_worker_that_is_out_of_memory_itself_has_crashed(patient: Exposed) -> None:
     hungry = "from iot_agent.worker import steps; steps.run = lambda *_given: bytes(2**30)"
     check(meet(patient, Manners(), hungry), "worker-crashed", "ended with status 1")
+
+
+def test_bug_planted_any_answer_is_taken_for_ours(patient: Exposed) -> None:
+    assert meet(patient, Manners(answer=among_others), ANY_ANSWER)["cloud_time"] == 0
 
 
 def test_bug_planted_a_worker_without_a_limit(patient: Exposed) -> None:

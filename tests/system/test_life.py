@@ -147,7 +147,7 @@ def test_configured_it_onboards_without_a_restart(device: Device) -> None:
             there.write_bytes(path.read_bytes())
             there.chmod(0o600)
     device.configure()
-    unreadable = wait_for(lambda: [line for line in refusals(device) if "the agent's user may not read it" in line])
+    unreadable = wait_for(lambda: [line for line in refusals(device) if "the agent's user cannot read it" in line])
     assert len(unreadable) == 4
     assert {line.partition("; ")[2] for line in unreadable} == {"run: sudo systemd-tmpfiles --create iot-agent.conf"}
     assert device.status()["health"]["level"] == "attention"

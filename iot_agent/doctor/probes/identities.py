@@ -30,7 +30,7 @@ def record(settings: Settings) -> tuple[Record, str | None]:
 
 def damaged_records(settings: Settings) -> list[str]:
     """Name the damaged records that the daemon has kept."""
-    return sorted(path.name for path in settings.state_directory.glob("*.bad"))
+    return sorted(path.name for path in settings.state_directory.glob("*.bad*"))
 
 
 def roles(record: Record) -> dict[str, str]:

@@ -12,12 +12,12 @@ def judge(report: dict[str, Any]) -> Iterator[Finding]:
     failure, refused, trouble = report["last_error"], report["configuration"]["error"], report["trouble"]
     if failure is not None:
         said = f"{failure['step']} failed, {report['attempt']} times in a row: {failure['message']} [{failure['code']}]"
-        yield warning("daemon.last-error", said, failure["remedy"])
+        yield warning("daemon.last-error", said, f"{failure['remedy']}")
     if refused is not None:
         remedy = "Correct agent.yaml, then run: systemctl reload iot-agent"
         yield error("daemon.configuration", f"the last reload was refused: {refused}", remedy)
     if trouble is not None:
-        yield error("daemon.trouble", trouble, "Free space in the state directory, or mount it read-write.")
+        yield error("daemon.trouble", f"{trouble}", "Free space in the state directory, or mount it read-write.")
 
 
 def down(why: str) -> Finding:

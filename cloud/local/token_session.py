@@ -1,8 +1,8 @@
-"""Ask the broker whether it accepts an identity whose key is on a token; exit status 0: it does.
+"""Ask the broker whether it accepts an identity whose key is on a token. The exit status is 0 if it does.
 
-    PIN=… knock.py HOST PORT CA CERTIFICATE CLIENT_ID MODULE TOKEN LABEL
+    PIN=… token_session.py HOST PORT CA CERTIFICATE CLIENT_ID MODULE TOKEN LABEL
 
-The demo runs it with the agent's environment, which has awscrt; Python's own ssl module knows no tokens.
+The demo runs it with the agent's environment, which has awscrt; Python's own ssl module does not support tokens.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from awscrt import io, mqtt5
 
-PATIENCE_S = 20
+ANSWER_LIMIT_S = 20
 
 
 def main() -> int:
-    """Knock once."""
+    """Connect once."""
     host, port, ca, certificate, client_id, module, token, label = sys.argv[1:]
     options = io.TlsContextOptions.create_client_with_mtls_pkcs11(
         pkcs11_lib=io.Pkcs11Lib(file=module, behavior=io.Pkcs11Lib.InitializeFinalizeBehavior.STRICT),
@@ -41,7 +41,7 @@ def main() -> int:
     )
     client.start()
     try:
-        return 0 if answers.get(timeout=PATIENCE_S) == "accepted" else 1
+        return 0 if answers.get(timeout=ANSWER_LIMIT_S) == "accepted" else 1
     finally:
         client.stop()
 
