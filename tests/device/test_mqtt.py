@@ -11,7 +11,6 @@ import ssl
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,7 +21,6 @@ import pytest
 
 from iot_agent.core.codec import Request, encode_request
 from iot_agent.core.record import Kind
-from iot_agent.worker.inbox import MOST_WAITING, Inbox, Nothing
 from tests.device.faulty_device import FaultyDevice, plain_server
 from tests.device.hostile import Asked, Manners, packet
 from tests.keys.broker import mutual_tls
@@ -273,50 +271,7 @@ def test_a_broker_that_takes_a_session_and_says_nothing_is_unreachable(patient: 
     check(meet(patient, Manners(connack=b"")), "unreachable", "CONNACK_TIMEOUT")
 
 
-# ---- the inbox ------------------------------------------------------------------------------------------------------
-
-
-def flooded(kind: type[Inbox]) -> Inbox:
-    """Fill one while nobody takes anything out, which is when it grows."""
-    inbox = kind()
-    inbox.expect(frozenset({"ours"}))
-    for _ in range(1000):
-        inbox.message("somebody/else", b"")
-        inbox.message("ours", b"")
-    inbox.tell("lost", None)
-    return inbox
-
-
-def drained(inbox: Inbox) -> list[tuple[str, Any]]:
-    """Take out all that waits; 2,000 messages and an end are the most there can be."""
-    found: list[tuple[str, Any]] = []
-    while not found or found[-1][0] != "lost":
-        found.append(inbox.take(time.monotonic() + LIMIT))
-    return found
-
-
-def test_few_messages_wait_and_the_end_is_told_all_the_same() -> None:
-    found = drained(flooded(Inbox))
-    assert found == [*[("message", ("ours", b""))] * MOST_WAITING, ("lost", None)]
-
-
-def test_a_wait_is_over_at_its_deadline_although_something_has_come() -> None:
-    with pytest.raises(Nothing):
-        flooded(Inbox).take(time.monotonic())
-
-
 # ---- bugs planted ---------------------------------------------------------------------------------------------------
-
-
-class Hoarder(Inbox):
-    """An inbox that keeps whatever comes."""
-
-    def message(self, topic: str, payload: bytes) -> None:
-        self.tell("message", (topic, payload))
-
-
-def test_bug_planted_an_inbox_without_a_bound() -> None:
-    assert len(drained(flooded(Hoarder))) > 2 * MOST_WAITING
 
 
 NO_LIMIT = "from iot_agent.host import hardening; hardening.limit_memory = lambda: None"
