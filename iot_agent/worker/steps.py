@@ -164,9 +164,9 @@ def retire(record: Record, _now: float, context: StepContext) -> Success:
 
 
 def _remove(label: str, context: StepContext) -> AgentError | None:
-    """Remove one identity, but not while applications use it: an error of the disk kept `current` from being changed."""
+    """Remove one identity, but not while applications use it: a fault of the disk kept `current` from being changed."""
     if label == context.identities.current() and any(one.label == label for one in context.identities.complete()):
-        return Retryable(Code.DISK, f"{label} is not removed: `current` still names it, because it could not be changed")
+        return Retryable(Code.DISK, f"{label} is not removed: `current` names it, because it could not be changed")
     try:
         context.keys.remove(label)
     except AgentError as problem:

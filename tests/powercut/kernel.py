@@ -43,7 +43,7 @@ def die_with(signal: int) -> None:
 
 
 def mount(source: str, target: Path, kind: str, options: str = "", flags: int = MS_NOSUID | MS_NODEV) -> None:
-    """Mount a file system. The source is mount(2)."""
+    """Mount a file system; `source` is a device, or a name."""
     _call("mount", source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode())
 
 

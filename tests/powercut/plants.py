@@ -1,7 +1,7 @@
 """Bugs of storage to be found: each breaks one thing that a durable write, or its place in a step, must do.
 
-One that is not here is a boot without its sync: the boot writes the record anew, and reads the identities from the disk,
-so that alone it breaks nothing. The sync is there for a second fault, a record that is lost after it.
+One that is not here is a boot without its sync: the boot writes the record anew and reads the identities from the
+disk, so that alone it breaks nothing. The sync is there for a second fault, a record that is lost after it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def put(path: Path, content: bytes, mode: int, *, sync: bool = True, temporary: 
 
 
 def no_sync_of_the_file(patch: Patch) -> None:
-    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
         put(path, content, mode, sync=False, temporary=f".{path.name}.new")
         atomic.sync_directory(path.parent)
 
@@ -54,7 +54,7 @@ def no_sync_of_the_directory(patch: Patch) -> None:
 
 
 def written_in_place(patch: Patch) -> None:
-    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
         put(path, content, mode)
         atomic.sync_directory(path.parent)
 
@@ -62,7 +62,7 @@ def written_in_place(patch: Patch) -> None:
 
 
 def renamed_before_it_is_synced(patch: Patch) -> None:
-    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
         put(path, content, mode, sync=False, temporary=f".{path.name}.new")
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -75,9 +75,9 @@ def renamed_before_it_is_synced(patch: Patch) -> None:
 
 
 def readable_by_all_at_first(patch: Patch) -> None:
-    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
         temporary = f".{path.name}.new"
-        put(path.with_name(temporary), content, layout.PUBLIC_FILE)
+        put(path.with_name(temporary), content, layout.PUBLIC_FILE_MODE)
         path.with_name(temporary).chmod(mode)
         path.with_name(temporary).replace(path)
         atomic.sync_directory(path.parent)
@@ -88,7 +88,7 @@ def readable_by_all_at_first(patch: Patch) -> None:
 def a_new_temporary_each_time(patch: Patch) -> None:
     """Leave the one of a write that was interrupted where it is."""
 
-    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
         put(path, content, mode, temporary=f".{path.name}.{secrets.token_hex(4)}")
         atomic.sync_directory(path.parent)
 
@@ -112,7 +112,7 @@ def unsynced(patch: Patch, name: str) -> None:
     """Write files of one name without any sync."""
     honest = atomic.write
 
-    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
         if path.name == name:
             put(path, content, mode, sync=False, temporary=f".{path.name}.new")
         else:
