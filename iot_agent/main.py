@@ -1,7 +1,7 @@
-"""`iot-agent`, the composition root of the daemon: the only module that knows everyone.
+"""`iot-agent`, the daemon: connects the rooms, and chooses the adapter behind each port.
 
-A configuration that is missing, wrong, or of another device is not an end: `waiting` waits until it is mended.
-Exit status (sysexits.h): `EXIT_STATUS`.
+If the configuration is missing, wrong, or of another device, `resident/unconfigured.py` waits until it is corrected.
+Exit statuses (sysexits.h): `EXIT_STATUS`.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main() -> int:
             return _check(arguments.config)
         _run(arguments.config)
     except Stop as stop:
-        logger.error("%s", stop)  # noqa: TRY400 - it says it all
+        logger.error("%s", stop)  # noqa: TRY400 - the message is complete
         return stop.status
     except InUse as error:
         logger.error("%s; stop it first", error)  # noqa: TRY400 - the same
@@ -99,7 +99,7 @@ def _check(config: Path) -> int:
 
 
 def _run(config: Path) -> None:
-    """Serve under the configuration, or wait for one that can be served under."""
+    """Run with the configuration, or wait for one that it can run with."""
     signals, notifier = Signals(), Notifier()
     run, state = given_directory("RUNTIME_DIRECTORY", DEFAULT_RUN), given_directory("STATE_DIRECTORY", DEFAULT_STATE)
     waiting = Unconfigured(config, state, run, notifier, watchdog_interval(), signals)
@@ -109,13 +109,15 @@ def _run(config: Path) -> None:
             _serve(config, read_configuration(config, starting=True), signals, notifier)
         except BadConfiguration as problem:
             if not waiting.watch(problem.files):
-                continue  # they were not looked at before they were read: a change in between would be missed
+                continue  # a file that was not looked at before it was read may have changed in between
             _make_directory(run, layout.RUN_DIRECTORY_MODE)
             try:
-                with _lock(state) if state.is_dir() else contextlib.nullcontext():  # where none is, no daemon serves
+                with _lock(state) if state.is_dir() else contextlib.nullcontext():  # without it no other daemon can run
                     waiting.until_changed(seen, str(problem), passing=problem.passing)
             except OSError as error:
-                raise Stop(os.EX_CANTCREAT, f"{problem}\nand nobody can be told: {run}: {error.strerror}") from error
+                raise Stop(
+                    os.EX_CANTCREAT, f"{problem}\nand the control socket cannot be made: {run}: {error.strerror}"
+                ) from error
 
 
 def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifier) -> None:
@@ -198,7 +200,7 @@ def _make_directory(path: Path, mode: int) -> None:
 
 @contextlib.contextmanager
 def _lock(state: Path) -> Iterator[None]:
-    """Hold the state directory; the kernel lets go of it however the process ends."""
+    """Hold the file `lock` in the state directory; the kernel releases it however the process ends."""
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(state / layout.LOCK, flags, layout.PRIVATE_FILE_MODE)
@@ -210,9 +212,7 @@ def _lock(state: Path) -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             raise Stop(os.EX_TEMPFAIL, f"another daemon (pid {holder}) serves {state}; stop it first") from error
-        with contextlib.suppress(
-            OSError
-        ):  # who holds it is told for people; a full disk must not keep us from starting
+        with contextlib.suppress(OSError):  # the pid is for people; a full disk must not prevent the start
             os.truncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
         yield

@@ -1,8 +1,8 @@
 """Frozen dataclasses from JSON, by their annotations: the one decoder of records, outcomes and settings. Pure.
 
 - A field that is absent takes its default, so that a later version can read what an earlier one wrote.
-- A field that is not known is passed over, so that an earlier version can read what a later one wrote.
-- A value of another type, or a number that no clock or counter of ours can reach, is a `ValueError`.
+- A field that is not known is ignored, so that an earlier version can read what a later one wrote.
+- A value of another type, or a number above 2**53, is a `ValueError`.
 """
 
 import json
@@ -26,7 +26,7 @@ def parse(kind: type[T], content: bytes | str) -> T:
 
 
 def read(kind: type[T], value: object) -> T:
-    """Make a `kind` of what `json.loads` gave; raises `ValueError`."""
+    """Make an instance of `kind` from what `json.loads` gave; raises `ValueError`."""
     made: T = _read(kind, value)
     return made
 

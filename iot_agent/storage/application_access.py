@@ -91,7 +91,7 @@ class ApplicationAccess:
 
 @contextmanager
 def _logged(problem: str) -> Iterator[None]:
-    """Go on whatever goes wrong with files, groups or names on the disk, and log it."""
+    """Log what goes wrong with files, groups or names, and go on."""
     try:
         yield
     except (OSError, KeyError, ValueError) as error:
