@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null || true)))
 
-.PHONY: help packages env lock lint fix test test-fast cover bench deb demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
+.PHONY: help packages env lock lint fix test test-fast cover mutate fuzz prove bench deb demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,14 +105,25 @@ FAST = $(shell git grep --untracked --files-without-match --perl-regexp '$(SLOW)
 test-fast: env-dev ## the tests of pure rules and of the simulator: most of what can go wrong, in under a minute
 	$(BIN)/python -m pytest -q -n $(CORES) --dist worksteal $(FAST) $(ARGS)
 
-# What also runs the pure modules, and the doctor's above all. A file that is renamed is noticed by the floor.
-RULES = $(wildcard tests/device/test_doctor*.py tests/cloud/test_rotation.py tests/cloud/test_sweeper.py tests/fleet/test_commands.py)
+# The simulator runs no line that the others do not. What is not so fast, and runs the doctor's rules or the protocol's, is
+# added by name; when such a file is renamed the floor notices it.
+COVER = $(sort $(filter-out tests/simulator/%,$(FAST)) $(wildcard tests/device/test_doctor*.py tests/device/test_protocol.py))
 
 cover: env-dev ## branch coverage of the pure modules, as a table; fails under the floor that .coveragerc sets
-	$(BIN)/python -m pytest -q -n $(CORES) --dist worksteal --cov --cov-report=term $(sort $(FAST) $(RULES)) $(ARGS)
+	$(BIN)/python -m pytest -q -n $(CORES) --dist worksteal --cov --cov-report=term $(COVER) $(ARGS)
+
+mutate: env-dev ## plant small bugs in the pure rules and see a test notice each; CHANGED=1 only where the code changed, ARGS=schedule only there
+	$(BIN)/python -m tests.mutation $(if $(CHANGED),--changed) $(ARGS)
+
+SECONDS = 60
+fuzz: env-dev ## fuzz every parser of foreign bytes, for SECONDS=60 together; ARGS='--target agent-yaml' chooses
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 test: env $(DEB) ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+prove: env $(DEB) ## every method of proof, into docs/evidence.md (at most an hour); SEED=2 for other seeds, QUICK=1 for a small part
+	$(BIN)/python -m tests.evidence $(if $(SEED),--seed $(SEED)) $(if $(QUICK),--quick) $(ARGS)
 
 # --- the Debian package -----------------------------------------------------------------------------------------------
 

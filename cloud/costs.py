@@ -1,7 +1,7 @@
-"""What a fleet costs in AWS: work counted by tests, prices to be replaced by today's, and the arithmetic between. Pure.
+"""What a fleet costs in AWS: work counted by tests, times prices that you replace with current ones. Pure.
 
-`python3 -m cloud.costs` prints the tables of docs/costs.md. COUNTED is what one device makes the cloud do, each time; a
-test counts it again and fails when it differs. PRICES and Fleet are inputs: change them, and print the tables again.
+`python3 -m cloud.costs` prints the tables of docs/costs.md. COUNTED is the work that one device causes, each time; a
+test counts it again and fails if it differs. PRICES and Fleet are inputs: change them, and print the tables again.
 """
 # ruff: noqa: T201 - a command line program prints
 
@@ -129,7 +129,7 @@ COUNTED: Final = {
 
 @dataclass(frozen=True)
 class Price:
-    """So many dollars for so many of a unit."""
+    """`usd` dollars for `per` of a unit."""
 
     usd: float
     per: int
@@ -138,7 +138,7 @@ class Price:
 
     @property
     def each(self) -> float:
-        """Return dollars for one."""
+        """Return the dollars for one unit."""
         return self.usd / self.per
 
 
@@ -173,7 +173,7 @@ PRICES: Final[dict[str, Price]] = {
 
 @dataclass(frozen=True)
 class Fleet:
-    """A fleet, and what only a running stack can tell: both are assumptions."""
+    """A fleet, and values that only a running stack can show: both are assumptions."""
 
     devices: int = MILLION
     lifetime_days: float = 90
@@ -204,7 +204,7 @@ def amounts(work: Work, fleet: Fleet) -> dict[str, float]:
     ms = work.runs * fleet.run_ms + sum(work.calls.values()) * fleet.call_ms
     ms += work.calls.get("DeleteCertificate", 0) * fleet.detach_ms
     # A device sends CONNECT, SUBSCRIBE, PUBLISH and PUBACK and is sent PUBLISH; the Lambda publishes over HTTP. What
-    # AWS IoT publishes about a certificate that registers is taken for a message too.
+    # AWS IoT publishes about a certificate that registers is counted as a message too.
     event = work.rules - work.exchanges
     messages = work.connects + work.subscribes + 3 * work.exchanges + work.calls.get("Publish", 0) + event
     return {
@@ -223,7 +223,7 @@ def amounts(work: Work, fleet: Fleet) -> dict[str, float]:
 
 
 def a_month(fleet: Fleet) -> dict[str, float]:
-    """Return how much of each price's unit the fleet uses in a month, once it is aboard."""
+    """Return how much of each price's unit the fleet uses in a month, after onboarding."""
     often = {
         "renewal": fleet.devices * fleet.rotations_a_month,
         "check-in": fleet.devices * fleet.check_ins_a_day * MONTH_DAYS,
@@ -243,12 +243,12 @@ def a_month(fleet: Fleet) -> dict[str, float]:
 
 
 def dollars(used: dict[str, float]) -> float:
-    """Return what it costs."""
+    """Return the cost in dollars."""
     return sum(amount * PRICES[unit].each for unit, amount in used.items())
 
 
 def counted_table() -> list[str]:
-    """Return the table of what was counted."""
+    """Return the table of COUNTED."""
     names = sorted({name for work in COUNTED.values() for name in work.calls})
     rows: list[tuple[str, list[float]]]
     rows = [(f"`{name}`", [work.calls.get(name, 0) for work in COUNTED.values()]) for name in names]

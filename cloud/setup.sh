@@ -1,6 +1,6 @@
 #!/bin/bash
-# Sets up the cloud side: deploy, device SERIAL, destroy. `cloud/setup.sh --help` says how. This finds or makes what the
-# work needs; the work itself is in cloud/setup/.
+# Sets up the cloud side: deploy, device SERIAL, destroy; see `cloud/setup.sh --help`. This script makes the Python
+# environments that the commands need; the commands are in cloud/setup/.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -10,11 +10,11 @@ for program in make python3; do
         exit 1
     }
 done
-unset MAKEFLAGS MAKELEVEL # run by a make of somebody's own, ours is still another one
+unset MAKEFLAGS MAKELEVEL # a make that runs this script must not pass its options to the makes below
 case ${1-} in
 deploy) make -s -C "$root" env-cloud env-sam ;;
 *) make -s -C "$root" env-cloud ;;
 esac
-unset PYTHONDONTWRITEBYTECODE # sam that may not keep its bytecode starts twice as slowly
-# -P: what lies in the caller's directory is not ours to import.
+unset PYTHONDONTWRITEBYTECODE # without its bytecode cache sam starts twice as slowly
+# -P: import nothing from the caller's working directory.
 exec "$root/build/env/cloud/bin/python" -P -m cloud.setup "$@"

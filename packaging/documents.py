@@ -1,9 +1,9 @@
-"""Makes the man pages and the shell completions from the code: argparse, the exit statuses, the annotated agent.yaml.
+"""Makes the man pages and the shell completions from argparse, the exit statuses and config/agent.yaml.
 
-    python packaging/documents.py OUT      with SOURCE_DATE_EPOCH for the pages' date
+    python packaging/documents.py OUT      SOURCE_DATE_EPOCH gives the date of the pages
 
-What the prose in packaging/man leaves open is filled in here, so it cannot drift from what the programs do. A key of
-agent.yaml without a description, or a description without a key, ends the build.
+This program replaces each @NAME@ in packaging/man. If a key has no description in config/agent.yaml, or a description
+has no key, the build ends with an error.
 """
 
 # ruff: noqa: INP001 - a program, not part of a package
@@ -19,10 +19,10 @@ from pathlib import Path
 import shtab
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the programs described are those of this very tree
+sys.path.insert(0, str(ROOT))  # describe the programs of this checkout
 
-from iot_agent import __version__, agentctl, main  # noqa: E402 - once they can be found
-from iot_agent.core import journal_events  # noqa: E402 - once they can be found
+from iot_agent import __version__, agentctl, main  # noqa: E402 - after the change of the path
+from iot_agent.core import journal_events  # noqa: E402 - the same
 
 PROGRAMS = {"iot-agent": (main, 8), "agentctl": (agentctl, 1)}
 PATHS = {"--config": shtab.FILE, "--run": shtab.DIRECTORY, "--state": shtab.DIRECTORY}
@@ -43,7 +43,7 @@ def write_all(out: Path) -> None:
         (out / f"{name}.{section}").write_text(page(f"{name}.{section}", parts))
         for action in _flags(parser):
             if kind := PATHS.get(action.option_strings[0]):
-                action.complete = kind  # type: ignore[attr-defined] # shtab's own mark
+                action.complete = kind  # type: ignore[attr-defined] # shtab reads this attribute
         (out / f"{name}.bash").write_text(shtab.complete(parser, "bash"))
         (out / f"_{name}").write_text(shtab.complete(parser, "zsh"))
         (out / f"{name}.fish").write_text("".join(fish(parser)))
@@ -60,7 +60,7 @@ def page(name: str, parts: Mapping[str, Iterator[str]]) -> str:
 
 
 def roff(text: str) -> str:
-    """Write text so that roff takes it as text."""
+    """Escape what roff would take as a command."""
     return re.sub(r"^([.'])", r"\\&\1", text.replace("\\", r"\e").replace("-", r"\-"), flags=re.MULTILINE)
 
 
@@ -78,9 +78,9 @@ def synopsis(parser: argparse.ArgumentParser) -> Iterator[str]:
 def options(parser: argparse.ArgumentParser) -> Iterator[str]:
     """Give a paragraph for each option."""
     for action in _flags(parser):
-        described = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
+        about = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
         value = f" {action.metavar}" if action.metavar else ""
-        yield f".TP\n.B {roff(', '.join(action.option_strings) + value)}\n{roff(_sentence(described))}"
+        yield f".TP\n.B {roff(', '.join(action.option_strings) + value)}\n{roff(_sentence(about))}"
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -96,11 +96,11 @@ def statuses(meanings: Mapping[int, str]) -> Iterator[str]:
 
 
 def keys(text: str) -> Iterator[str]:
-    """Give a paragraph for each key of the annotated agent.yaml: its comment, and what it is set to there."""
-    from iot_agent.config import agent_yaml  # noqa: PLC0415 - needs yaml, which only this needs
+    """Give a paragraph for each key of config/agent.yaml: its comment, and its default."""
+    from iot_agent.config import agent_yaml  # noqa: PLC0415 - it needs yaml, and only this function does
 
     comment: list[str] = []
-    section, told = "", set()
+    section, described = "", set()
     for line in text.splitlines():
         found = re.match(r"(?:# )?( *)(?:# )?([a-z0-9_]+): ?(.*)", line)
         if found and not found[3]:
@@ -114,19 +114,19 @@ def keys(text: str) -> Iterator[str]:
                 if default is None
                 else f"Default: {found[3]}."
             )
-            yield f".TP\n.B {roff(key)}\n{roff(' '.join(comment))}\n{roff(fact)}"
-            told.add(key)
+            yield f".TP\n.B {roff(key)}\n{roff(' '.join(comment))}\n.br\n{roff(fact)}"
+            described.add(key)
             comment = []
         elif line.strip():
             comment.append(line.strip(" #"))
         else:
             comment = []
-    if told != agent_yaml.SETTINGS.keys():
-        raise SystemExit(f"config/agent.yaml does not describe {sorted(agent_yaml.SETTINGS.keys() ^ told)}")
+    if described != agent_yaml.SETTINGS.keys():
+        raise SystemExit(f"config/agent.yaml does not describe {sorted(agent_yaml.SETTINGS.keys() ^ described)}")
 
 
 def fish(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Completions for fish, which shtab does not write."""
+    """Give the completions for fish, which shtab cannot write."""
     found = subcommands(parser)
     yield f"complete -c {parser.prog} -f\n"
     yield from _fish_options(parser.prog, parser, "__fish_use_subcommand" if found else "true")
@@ -145,8 +145,8 @@ def _fish_options(prog: str, parser: argparse.ArgumentParser, when: str) -> Iter
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, tuple[str, argparse.ArgumentParser]]:
-    """Name the commands: (what each is for, its own parser)."""
-    for action in parser._actions:  # noqa: SLF001 - argparse tells them nowhere else
+    """Give the commands by name: (what each is for, its parser)."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public name for it
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - the same
             about = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001 - the same
             return {name: (about[name], sub) for name, sub in action.choices.items()}
@@ -154,7 +154,7 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, tuple[str, argpars
 
 
 def _flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    return [action for action in parser._actions if action.option_strings]  # noqa: SLF001 - argparse has no other way
+    return [action for action in parser._actions if action.option_strings]  # noqa: SLF001 - the same
 
 
 def _shown(action: argparse.Action) -> str:

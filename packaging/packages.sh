@@ -19,6 +19,9 @@ look() {
     needs iproute2 ss -h
     needs procps ps
     needs mount mount --version
+    needs e2fsprogs command -v mkfs.ext4
+    needs xfsprogs command -v mkfs.xfs
+    needs btrfs-progs command -v mkfs.btrfs
     needs systemd systemd-analyze --version
     needs systemd-sysv test -e /sbin/init
     needs dbus dbus-daemon --version

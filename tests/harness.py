@@ -10,10 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from iot_agent.core.record import Record
 from iot_agent.host import control_socket
 
 PATIENCE = 30.0
 T = TypeVar("T")
+
+
+class NoApplications:
+    """The `Applications` port of a device on which only the agent uses the identity."""
+
+    def prepare(self, record: Record) -> None: ...
+
+    def publish(self, record: Record) -> None: ...
 
 
 class Agent:
@@ -83,7 +92,8 @@ import sys
 if "iot_agent.config" in sys.orig_argv:
     from iot_agent.config import agent_yaml
     for key in ("limits.step", "limits.key_generation"):
-        agent_yaml.SETTINGS[key] = agent_yaml.Setting(agent_yaml._span(1.0, 60.0), 60.0)
+        attribute = agent_yaml.SETTINGS[key].attribute
+        agent_yaml.SETTINGS[key] = agent_yaml.Setting(attribute, agent_yaml._duration(1.0, 60.0), 60.0)
 """
 
 

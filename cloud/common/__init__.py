@@ -1,1 +1,1 @@
-"""What setup and fleet share: the way to AWS, errors and progress, lists of serials, X.509, what an operator orders."""
+"""What setup and fleet share: the connection to AWS, errors, progress, lists of serials, X.509, operators' orders."""

@@ -1,4 +1,4 @@
-"""The cloud that a command talks to, AWS or a local one, and whether it can be talked to at all."""
+"""The session with AWS or with a local cloud, and the check that it works."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from cloud.common import certificates
 from cloud.common.errors import SetupError
 from cloud.common.local_endpoint import Description, read
 
-# Whatever key types the endpoint's certificate has; Amazon asks to trust both and to pin neither.
+# An RSA and an EC root: Amazon asks clients to trust both, because the endpoint may present either kind.
 AMAZON_ROOTS = ("Amazon Root CA 1", "Amazon Root CA 3")
 MQTT_PORT = 8883
+LOG_IN = "log in (`aws configure`, `aws sso login`) or set AWS_PROFILE; without AWS, use a local cloud: --local DIR"
 
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """Where devices connect, and the certificates (PEM) by which they know it."""
+    """Where devices connect, and the CA certificates (PEM) that they verify it with."""
 
     host: str
     port: int
@@ -31,12 +32,12 @@ class Endpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Cloud:
-    """An AWS session, and the local cloud it is a session with, if it is one."""
+    """An AWS session; `local` describes the local cloud if the session is with one."""
 
     session: boto3.Session
     account: str
     local: Description | None
-    # Control-plane limits are low (10 a second for certificates): be patient rather than fail half-way.
+    # Control-plane limits are low (10 a second for certificates): retry rather than fail half-way.
     config: Config = dataclasses.field(default_factory=lambda: Config(retries={"mode": "adaptive", "max_attempts": 10}))
 
     @property
@@ -46,11 +47,11 @@ class Cloud:
 
     @property
     def place(self) -> str:
-        """The cloud's name for a human reader."""
+        """The cloud's name, for messages."""
         return f"the local cloud at {self.local.endpoint_url}" if self.local else f"AWS {self.account} {self.region}"
 
     def endpoint(self) -> Endpoint:
-        """Ask where devices connect. Raises SetupError when this machine's trust store lacks Amazon's roots."""
+        """Return where devices connect. Raises SetupError if botocore's trust store lacks Amazon's roots."""
         if self.local:
             trust = Path(self.local.mqtt_ca).read_text(encoding="ascii")
             return Endpoint(self.local.mqtt_host, self.local.mqtt_port, trust)
@@ -61,13 +62,13 @@ class Cloud:
             return Endpoint(host, MQTT_PORT, certificates.select(store.read_text(encoding="utf-8"), AMAZON_ROOTS))
         except (OSError, LookupError) as error:
             raise SetupError(
-                f"cannot take Amazon's root certificates from {store}: {error}",
+                f"cannot read Amazon's root certificates in {store}: {error}",
                 "download AmazonRootCA1.pem and AmazonRootCA3.pem from Amazon Trust Services",
             ) from error
 
 
 def connect(region: str | None, local_directory: Path | None) -> Cloud:
-    """Check that there is a region, that there are credentials and that the cloud answers. Raises SetupError."""
+    """Return the session, after a call that shows that it works. Raises SetupError without region or credentials."""
     local = _local(local_directory) if local_directory else None
     if local:
         environment = local.environment(os.environ)
@@ -78,13 +79,10 @@ def connect(region: str | None, local_directory: Path | None) -> Cloud:
     try:
         session = boto3.Session(region_name=None if local else region)
         if not session.region_name:
-            raise SetupError("no AWS region is configured", "give --region, or set AWS_DEFAULT_REGION")
+            raise _no_region(credentials=session.get_credentials() is not None)
         account = session.client("sts").get_caller_identity()["Account"]
     except (NoCredentialsError, ProfileNotFound) as error:
-        raise SetupError(
-            f"no usable AWS credentials: {error}",
-            "log in (`aws configure`, `aws sso login`) or set AWS_PROFILE; to try it without AWS: --local DIR",
-        ) from error
+        raise SetupError(f"no usable AWS credentials: {error}", LOG_IN) from error
     except ClientError as error:
         raise SetupError(
             f"AWS refuses the credentials: {error}", "log in again, or choose another AWS_PROFILE"
@@ -92,6 +90,14 @@ def connect(region: str | None, local_directory: Path | None) -> Cloud:
     except BotoCoreError as error:
         raise SetupError(f"cannot reach AWS: {error}", "check the network, the proxy settings and --region") from error
     return Cloud(session, account, local)
+
+
+def _no_region(*, credentials: bool) -> SetupError:
+    """Return the error for a missing region, which also reports missing credentials."""
+    remedy = "give --region, or set AWS_DEFAULT_REGION"
+    if credentials:
+        return SetupError("no AWS region is configured", remedy)
+    return SetupError("neither an AWS region nor AWS credentials are configured", f"{remedy}; {LOG_IN}")
 
 
 def _local(directory: Path) -> Description:

@@ -1,10 +1,10 @@
-"""X.509: the two CAs and the certificate that a device is delivered with (RFC 5280). No files, no network.
+"""X.509: the two CAs and the vendor certificate that a device is delivered with (RFC 5280). No files, no network.
 
-- Keys made here are P-256; a CA's may also be RSA, and may be one that can only sign, in KMS.
-- A CA says what it is: CA:TRUE with path length 0, keyCertSign and cRLSign, both critical, with key identifiers; newer
-  Pythons refuse a CA that says less.
+- Keys made here are P-256. A CA's key may also be RSA, and may be in KMS, where it can only sign.
+- A CA certificate has CA:TRUE with path length 0, keyCertSign and cRLSign, both critical, and key identifiers; newer
+  Pythons refuse a CA with less.
 - A device certificate is CA:FALSE, digitalSignature, clientAuth; its subject is the serial and nothing else,
-  which is all the provisioning template asks for.
+  because the provisioning template needs nothing else.
 - Valid from an hour ago: a device's clock may be behind.
 """
 
@@ -47,7 +47,7 @@ def new_key() -> str:
 
 
 def load(pem: str, whose: str) -> PrivateKey:
-    """Return the private key in a PEM; SetupError, saying whose it is, if it is none that can sign for a CA here."""
+    """Return the private key in a PEM; SetupError, which names `whose` key it is, if it is not an EC or RSA key."""
     try:
         key = load_pem_private_key(pem.encode(), password=None)
     except (ValueError, TypeError) as error:
@@ -73,7 +73,7 @@ def ca_certificate(key: PrivateKey, name: str, now: datetime) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Signer:
-    """A CA to sign with: its certificate, PEM, and its key."""
+    """A CA that signs: its certificate, PEM, and its key."""
 
     certificate: str
     key: PrivateKey
@@ -96,12 +96,12 @@ def device_certificate(key_pem: str, serial: str, signer: Signer, lifetime: time
 
 
 def is_pair(certificate_pem: str, key: PrivateKey) -> bool:
-    """Whether the certificate is that of the private key."""
+    """Whether the certificate is for the private key."""
     return x509.load_pem_x509_certificate(certificate_pem.encode()).public_key() == key.public_key()
 
 
 def is_current(chain_pem: str, key_pem: str, serial: str, ca_pem: str, now: datetime) -> bool:
-    """Whether a bundle's certificate chain is still the one to deliver: of this key, serial and CA, and not expired."""
+    """Whether a bundle's certificate chain can still be delivered: for this key, serial and CA, and not expired."""
     leaf, *rest = x509.load_pem_x509_certificates(chain_pem.encode())
     return (
         leaf.public_key() == load(key_pem, f"the key of {serial}").public_key()
@@ -113,7 +113,7 @@ def is_current(chain_pem: str, key_pem: str, serial: str, ca_pem: str, now: date
 
 
 def certificate_id(certificate_pem: str) -> str:
-    """Return what AWS IoT calls the certificate, a CA or a device's: the SHA-256 of its DER form, in hex."""
+    """Return the AWS IoT id of a certificate, a CA's or a device's: the SHA-256 of its DER form, in hex."""
     der = x509.load_pem_x509_certificate(certificate_pem.encode()).public_bytes(Encoding.DER)
     return hashlib.sha256(der).hexdigest()
 
@@ -121,7 +121,7 @@ def certificate_id(certificate_pem: str) -> str:
 def select(bundle_pem: str, common_names: Iterable[str]) -> str:
     """Return those certificates of a trust store whose subject has one of the common names. Raises LookupError.
 
-    Only what may be one of them is parsed: a store has certificates that a strict parser refuses.
+    Other certificates are not parsed: a store has some that a strict parser refuses.
     """
     wanted = set(common_names)
     found: dict[str, str] = {}
@@ -136,7 +136,7 @@ def select(bundle_pem: str, common_names: Iterable[str]) -> str:
 
 
 def now() -> datetime:
-    """Return the time, to the second as certificates have it."""
+    """Return the time without microseconds, as in certificates."""
     return datetime.now(UTC).replace(microsecond=0)
 
 

@@ -1,4 +1,4 @@
-"""How setup and the fleet's commands fail: with what is wrong and what to do about it, never with a traceback."""
+"""Errors of setup and of the fleet's commands: what is wrong and what to do about it, never a traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INTERRUPTED: Final = 130  # what a shell reports of a program that Ctrl-C has ended
+INTERRUPTED: Final = 130  # what a shell reports for a program that Ctrl-C ended
 
 
 class SetupError(Exception):
@@ -23,16 +23,16 @@ class SetupError(Exception):
 
 
 def reported(program: str, run: Callable[[], int]) -> int:
-    """Run a command; what it raises is told on standard error, in the program's name, and becomes its exit status."""
+    """Run a command and return its exit status; an error is written to standard error, after the program's name."""
     try:
         return run()
     except SetupError as error:
         problem, remedy = error.problem, error.remedy
     except (ClientError, BotoCoreError) as error:
-        problem, remedy = f"AWS says: {error}", "once that is solved, run the same command again"
+        problem, remedy = f"AWS answers: {error}", "solve that and run the same command again"
     except OSError as error:
         problem = f"a file cannot be used: {error}"
-        remedy = "choose another place, or put that one right, and run it again"
+        remedy = "correct that, or choose another place, and run the command again"
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{program}: interrupted; run the same command again to continue\n")
         return INTERRUPTED

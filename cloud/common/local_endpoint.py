@@ -1,4 +1,4 @@
-"""What a client must know to use a local cloud: DIR/cloud.json, written when it is ready, removed when it stops."""
+"""How clients find a local cloud: DIR/cloud.json, written when the cloud is ready and removed when it stops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "cloud.json"
 
 @dataclasses.dataclass(frozen=True)
 class Credentials:
-    """The emulator's root account; it serves loopback only and takes any secret."""
+    """The emulator's root account; it listens on loopback only and accepts any secret."""
 
     access_key_id: str
     secret_access_key: str
@@ -23,7 +23,7 @@ class Credentials:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """A running local cloud: the AWS API (`endpoint_url`), the MQTT broker and the CA its certificate is from."""
+    """A running local cloud: the AWS API (`endpoint_url`), the MQTT broker, and the CA of the broker's certificate."""
 
     endpoint_url: str
     region: str
@@ -35,7 +35,7 @@ class Description:
     credentials: Credentials
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """Return `base` made to reach this cloud and nothing else: every AWS_* of the caller's own is left out."""
+        """Return `base` changed to reach this cloud and nothing else: every AWS_* variable in it is dropped."""
         return {name: value for name, value in base.items() if not name.startswith("AWS_")} | {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.credentials.access_key_id,
@@ -55,7 +55,7 @@ def read(directory: Path) -> Description:
 
 
 def write(directory: Path, description: Description) -> None:
-    """Write DIR/cloud.json in one step: who sees it sees all of it."""
+    """Write DIR/cloud.json in one step, so that a reader never sees half of it."""
     temporary = directory / (NAME + ".new")
     temporary.write_text(json.dumps(dataclasses.asdict(description), indent=2) + "\n")
     temporary.rename(directory / NAME)

@@ -1,7 +1,7 @@
-"""Carries out what an operator orders for one serial: the rules decide, the record is written, the registry changed.
+"""Carries out an operator's order for one serial: the rules decide, the record is written, the registry is changed.
 
-The record first: it says what is to be done, so an order that stops anywhere is finished by the sweeper, or by the same
-order again. A dry run decides and does nothing.
+The record is written first and says what is to be done. So an order that stops anywhere is finished by the sweeper, or
+by the same order given again. A dry run decides, and changes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OperatorContext:
-    """What an order may touch, and in whose name (`by`, an ARN); `clock` tells ms since 1970."""
+    """What an order reads and changes, and the caller's ARN (`by`); `clock` returns ms since 1970."""
 
     devices: Devices
     registry: Registry
@@ -35,7 +35,7 @@ class OperatorContext:
 
 @steps.again_on_conflict
 def allow(office: OperatorContext, serial: str) -> Save | Keep:
-    """Put a serial on the allow-list; one out of quarantine may register anew. Raises OrderError."""
+    """Put a serial on the allow-list; a quarantined one may register again. Raises OrderError."""
     device = office.devices.get(serial)
     decision = operator_rules.allow(device, serial, office.clock(), office.by)
     _write(office, decision)
@@ -46,7 +46,7 @@ def allow(office: OperatorContext, serial: str) -> Save | Keep:
 
 @steps.again_on_conflict
 def revoke(office: OperatorContext, serial: str) -> Save | Keep:
-    """Take a device out of service at once; raises OrderError."""
+    """Take a device out of service immediately. Raises OrderError."""
     decision = operator_rules.revoke(_known(office, serial), office.clock(), office.by)
     _write(office, decision)
     _finish(office, serial)
@@ -55,7 +55,7 @@ def revoke(office: OperatorContext, serial: str) -> Save | Keep:
 
 @steps.again_on_conflict
 def readmit(office: OperatorContext, serial: str, duration_ms: int) -> Save:
-    """Let a device start again with a vendor certificate for that time; raises OrderError."""
+    """Let a device start again with a vendor certificate for `duration_ms`. Raises OrderError."""
     now = office.clock()
     decision = operator_rules.readmit(_known(office, serial), now, now + duration_ms, office.by)
     _write(office, decision)
@@ -65,7 +65,7 @@ def readmit(office: OperatorContext, serial: str, duration_ms: int) -> Save:
 
 @steps.again_on_conflict
 def advise(office: OperatorContext, serial: str, advice: Renewal) -> Save:
-    """Have a device told to renew within a window; raises OrderError."""
+    """Record that the device is to be told to renew within a window. Raises OrderError."""
     decision = operator_rules.advise(_known(office, serial), advice, office.by)
     _write(office, decision)
     return decision
@@ -74,7 +74,7 @@ def advise(office: OperatorContext, serial: str, advice: Renewal) -> Save:
 def _known(office: OperatorContext, serial: str) -> Device:
     device = office.devices.get(serial)
     if device is None:
-        raise OrderError("no such serial is known here: allow it first")
+        raise OrderError("the serial has no record: allow it first")
     return device
 
 
@@ -84,6 +84,6 @@ def _write(office: OperatorContext, decision: Save | Keep) -> None:
 
 
 def _finish(office: OperatorContext, serial: str) -> None:
-    """Do what the record now says is to be done; whatever stops it here, the sweeper does the rest."""
+    """Do what the record says is to be done; if this is interrupted, the sweeper does the rest."""
     if not office.dry_run:
         steps.finish(office, serial, ordered=True)

@@ -1,4 +1,4 @@
-"""How far a long task is: a bar on a terminal, a line now and then anywhere else."""
+"""Progress of a long task: a bar on a terminal, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 def shown(
     items: Sequence[T], what: str, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[T]:
-    """Yield each item, and show on `out` (standard error) how many are done, how fast, and how long the rest takes."""
+    """Yield each item; show on `out` (standard error) how many are done, the rate, and the time left."""
     target = out or sys.stderr
     live = target.isatty()
     begun = told = clock()

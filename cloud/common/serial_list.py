@@ -1,7 +1,7 @@
-"""A list of serials from a file: everything in it is judged before anything is done with it. Pure.
+"""A list of serials from a file: every line is checked before anything is done with any. Pure.
 
-One serial a line, or a CSV whose column `serial`, or else the first, holds it. Blank lines and lines beginning with a #
-are passed over; so are a byte order mark and the carriage returns of other systems.
+One serial a line, or a CSV with a heading, one of whose columns is named `serial` (in any case). Blank lines, lines
+that begin with a #, a byte order mark and carriage returns are ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Iterable
 
-SHOWN = 60  # of a line that is wrong
+CONTENT_SHOWN = 60  # characters of a line that is wrong
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Fault:
-    """A line that is no serial, and why."""
+    """A line that holds no new serial, and why."""
 
     line: int
     content: str
     problem: str
 
     def __str__(self) -> str:
-        """Tell it to a person."""
-        return f"line {self.line}: {self.content[:SHOWN]!r} {self.problem}"
+        """Return the line and its problem, for a message."""
+        return f"line {self.line}: {self.content[:CONTENT_SHOWN]!r} {self.problem}"
 
 
 def read(lines: Iterable[str], allowed: re.Pattern[str]) -> tuple[list[Row], list[Fault]]:
@@ -48,11 +48,20 @@ def read(lines: Iterable[str], allowed: re.Pattern[str]) -> tuple[list[Row], lis
         text = raw.removeprefix("\ufeff").strip()
         if not text or text.startswith("#"):
             continue
-        cells = [cell.strip() for cell in next(csv.reader([text]), [])]
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([text]), [])]
+        except csv.Error as error:
+            faults.append(Fault(number, text, f"cannot be read as CSV: {error}"))
+            continue
         if column is None:
-            column = cells.index("serial") if "serial" in cells else 0
-            if "serial" in cells:
+            names = [cell.lower() for cell in cells]
+            if "serial" in names:
+                column = names.index("serial")
                 continue
+            if len(cells) > 1:
+                problem = "has several columns: begin the file with a line that names them, one of them serial"
+                return [], [Fault(number, text, problem)]
+            column = 0
         serial = cells[column] if column < len(cells) else ""
         if not allowed.fullmatch(serial):
             faults.append(Fault(number, text, "is not a serial: 1 to 64 letters, digits, ':', '_' or '-'"))

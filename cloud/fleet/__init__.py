@@ -1,1 +1,1 @@
-"""The operator's commands: who may come aboard, how the fleet is, and what to do for one device or for many."""
+"""The operator's commands: they show the fleet, and allow, renew, readmit or revoke devices."""

@@ -1,4 +1,4 @@
-"""The deployed stack that a command is about, and what its orders may touch."""
+"""The connection to the deployed stack that a command is about."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reach:
-    """The tables and registry (`office`), IoT Core to look at, and the stack's outputs."""
+    """The tables and the registry (`office`), a client for IoT Core, and the stack's outputs."""
 
     office: OperatorContext
     iot: IoTClient

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found."""
+    """A device's record and history, its certificates in IoT Core, and where they differ."""
 
     device: Device
     history: list[Happened]
@@ -26,19 +26,22 @@ class Report:
     findings: list[Finding]
 
     def as_json(self, now: int) -> dict[str, Any]:
-        """Return it for a program to read."""
+        """Return the report as a JSON object."""
         named = roles(self.device)
         return {
             **listing.as_json(self.device, now),
             "report": self.device.report,
             "history": [
-                {
-                    "at": line.at,
-                    "event": line.entry.event,
-                    "detail": line.entry.detail,
-                    "certificate_id": line.entry.certificate_id,
-                    "by": line.entry.by,
-                }
+                formatting.with_iso(
+                    {
+                        "at": line.at,
+                        "event": line.entry.event,
+                        "detail": line.entry.detail,
+                        "certificate_id": line.entry.certificate_id,
+                        "by": line.entry.by,
+                    },
+                    "at",
+                )
                 for line in self.history
             ],
             "certificates": [
@@ -58,13 +61,14 @@ class Report:
         }
 
     def lines(self, now: int) -> list[str]:
-        """Tell it to a person."""
+        """Return the report as lines of text for the terminal."""
         device, named = self.device, roles(self.device)
         told = [f"{device.serial}  {device.state}"]
         told += [f"  {note}" for note in listing.notes(device, now)]
         told.append(f"  last seen {formatting.ago(device.last_seen, now)}")
         told += ["", "Certificates"]
         told += _indented(
+            ("CERTIFICATE", "ROLE", "STATUS", "EXPIRES", "ATTACHED"),
             [
                 (
                     one.certificate_id[:16],
@@ -74,25 +78,26 @@ class Report:
                     ", ".join((*one.policies, *one.things)) or "nothing attached",
                 )
                 for one in self.seen
-            ]
+            ],
         )
         told += ["", "History"]
         told += _indented(
+            ("TIME (UTC)", "EVENT", "CERTIFICATE", "DETAIL"),
             [
                 (formatting.moment(line.at), line.entry.event, (line.entry.certificate_id or "")[:16], _detail(line))
                 for line in self.history
-            ]
+            ],
         )
         told.append("")
         if not self.findings:
-            told.append("Record and IoT Core agree.")
+            told.append("The record and IoT Core agree.")
         for one in self.findings:
             told += [f"! {one.certificate_id[:16]}: {one.problem}", f"    what to do: {one.remedy}"]
         return told
 
 
 def examine(here: Reach, serial: str) -> Report | None:
-    """Look a device up in the tables and in IoT Core; None if it is not known."""
+    """Look a device up in the tables and in IoT Core; None if it has no record."""
     device = here.office.devices.get(serial)
     if device is None:
         return None
@@ -141,5 +146,5 @@ def _detail(line: Happened) -> str:
     return line.entry.detail + (f" (by {line.entry.by})" if line.entry.by else "")
 
 
-def _indented(rows: list[tuple[str, ...]]) -> list[str]:
-    return [f"  {line}" for line in formatting.columns(rows)]
+def _indented(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    return [f"  {line}" for line in formatting.columns([heading, *rows])] if rows else ["  none"]

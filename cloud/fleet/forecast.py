@@ -1,9 +1,9 @@
-"""How the fleet stands: when its certificates expire, when they renew, and which devices may not make it. Pure.
+"""When the fleet's certificates expire, when they will be renewed, and which devices are at risk. Pure.
 
-A device is *at risk* when the time left to it is less than THREE of its usual times between contacts, or when it is in
-the last sixth of its certificate's life and has not renewed. A record holds only the last contact, so the usual time is
-the fleet's: twice the median of how long ago the last contacts were (seen at a random moment, a contact is on average
-half an interval old). A device that has been silent for longer is taken to contact us as seldom as its silence is long.
+A device is *at risk* if its certificate expires within CONTACTS_NEEDED times its usual time between contacts, or if it
+is in the last sixth of its certificate's life and has not renewed. A record holds only the last contact, so the usual
+time is the fleet's: twice the median age of the last contacts (at a random moment, the last contact is on average half
+an interval old). For a device that has been silent for longer than that, its silence counts as the usual time.
 
 Times are ms since 1970, UTC.
 """
@@ -16,22 +16,22 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from cloud.fleet import formatting
-from cloud.rotation.agenda import overdue_at
+from cloud.rotation.agenda import DAY_MS, overdue_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cloud.rotation.record import Device
 
-THREE: Final = 3
+CONTACTS_NEEDED: Final = 3
 RENEWAL_AT: Final = 2 / 3
 BUCKETS: Final = 30
 WIDTHS: Final = (
     *(minutes * formatting.HOUR_MS // 60 for minutes in (1, 5, 15, 30)),
     *(hours * formatting.HOUR_MS for hours in (1, 3, 6, 12)),
-    *(days * formatting.DAY_MS for days in (1, 2, 7, 14, 30, 90)),
+    *(days * DAY_MS for days in (1, 2, 7, 14, 30, 90)),
 )
-SHOWN: Final = 1000
+RISKS_KEPT: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Life:
 
 @dataclass(frozen=True)
 class Risk:
-    """A device that may not make it, and why."""
+    """A device that may not renew in time, and why."""
 
     serial: str
     not_after: int
@@ -66,7 +66,7 @@ class Histogram:
 
 @dataclass
 class Forecast:
-    """The fleet at a moment."""
+    """The state of the fleet at the time `now`."""
 
     now: int
     states: Counter[str] = field(default_factory=Counter)
@@ -80,17 +80,17 @@ class Forecast:
 
     @property
     def devices(self) -> int:
-        """How many there are."""
+        """The number of devices."""
         return self.states.total()
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for a program to read."""
+        """Return the forecast as a JSON object."""
 
         def histogram(one: Histogram) -> dict[str, Any]:
             return {"start": one.start, "width": one.width, "counts": list(one.counts)}
 
         return {
-            "time": self.now,
+            **formatting.with_iso({"time": self.now}, "time"),
             "devices": self.devices,
             "states": dict(self.states),
             "expired": self.expired,
@@ -104,12 +104,13 @@ class Forecast:
 
 
 def vars_of(risk: Risk) -> dict[str, Any]:
-    """Return a risk for a program to read."""
-    return {"serial": risk.serial, "expires_at": risk.not_after, "last_contact": risk.contact, "why": risk.why}
+    """Return a risk as a JSON object."""
+    fields = {"serial": risk.serial, "expires_at": risk.not_after, "last_contact": risk.contact, "why": risk.why}
+    return formatting.with_iso(fields, "expires_at", "last_contact")
 
 
 def make(devices: Iterable[Device], now: int) -> Forecast:
-    """Return the forecast; of each device only a few numbers are kept."""
+    """Return the forecast. Only a few numbers of each device are kept in memory."""
     forecast = Forecast(now)
     lives: list[Life] = []
     for device in devices:
@@ -125,12 +126,12 @@ def make(devices: Iterable[Device], now: int) -> Forecast:
     forecast.contacts = _histogram([now - life.contact for life in lives], 0)
     forecast.usual = usual_interval([now - life.contact for life in lives])
     risks = sorted(filter(None, (_risk(life, forecast.usual or 0, now) for life in lives)), key=_urgency)
-    forecast.at_risk, forecast.risks = len(risks), risks[:SHOWN]
+    forecast.at_risk, forecast.risks = len(risks), risks[:RISKS_KEPT]
     return forecast
 
 
 def usual_interval(ages: list[int]) -> int | None:
-    """Return the fleet's usual time between contacts, from how old the last ones are."""
+    """Return the fleet's usual time between contacts, from the ages of the last contacts."""
     return 2 * int(median(ages)) if ages else None
 
 
@@ -139,7 +140,7 @@ def _risk(life: Life, usual: int, now: int) -> Risk | None:
     interval = max(usual, silent)
     if left <= 0:
         why = f"expired {formatting.span(-left)} ago: readmit it"
-    elif left < THREE * interval:
+    elif left < CONTACTS_NEEDED * interval:
         why = f"{formatting.span(left)} left, and silent for {formatting.span(silent)}"
     elif now >= life.overdue_at:
         why = f"{formatting.span(left)} left: it should have renewed {formatting.span(now - life.overdue_at)} ago"
@@ -153,35 +154,33 @@ def _urgency(risk: Risk) -> int:
 
 
 def _histogram(moments: list[int], start: int) -> Histogram:
-    """Count in buckets of the first of WIDTHS with which BUCKETS are enough."""
+    """Count in buckets of the smallest width in WIDTHS that needs at most BUCKETS of them."""
     reach = max((moment - start for moment in moments), default=0) + 1
-    width = next((width for width in WIDTHS if width * BUCKETS >= reach), 365 * formatting.DAY_MS)
+    width = next((width for width in WIDTHS if width * BUCKETS >= reach), 365 * DAY_MS)
     counts = Counter((moment - start) // width for moment in moments)
     return Histogram(start, width, tuple(counts[bucket] for bucket in range(max(counts, default=-1) + 1)))
 
 
 def lines(forecast: Forecast) -> list[str]:
-    """Tell it to a person at a terminal."""
+    """Return the forecast as lines of text for the terminal."""
     told = [
         f"{forecast.devices} devices at {formatting.moment(forecast.now)} UTC: "
         + ", ".join(f"{count} {state}" for state, count in sorted(forecast.states.items())),
         f"usual time between contacts: {formatting.span(forecast.usual) if forecast.usual is not None else '-'}",
         "",
-        f"Certificates expire (one line is {formatting.span(forecast.expiry.width)}; {forecast.expired} have expired)",
+        f"Expiry of certificates (one line is {formatting.span(forecast.expiry.width)}; {forecast.expired} expired)",
         *_bars(forecast.expiry, forecast.now),
         "",
-        f"Renewals to come, at two thirds of each life (one line is {formatting.span(forecast.renewals.width)})",
+        f"Renewals expected, at two thirds of each life (one line is {formatting.span(forecast.renewals.width)})",
         *_bars(forecast.renewals, forecast.now),
         "",
         f"At risk: {forecast.at_risk}",
     ]
     shown = forecast.risks[:20]
-    told += [
-        f"  {line}"
-        for line in formatting.columns([(risk.serial, formatting.moment(risk.not_after), risk.why) for risk in shown])
-    ]
+    rows = [(risk.serial, formatting.moment(risk.not_after), risk.why) for risk in shown]
+    told += [f"  {line}" for line in formatting.columns([("SERIAL", "EXPIRES (UTC)", "WHY"), *rows] if rows else [])]
     if forecast.at_risk > len(shown):
-        told.append(f"  … and {forecast.at_risk - len(shown)} more; --json and --html have them")
+        told.append(f"  … and {forecast.at_risk - len(shown)} more; --json and --html list them")
     return told
 
 

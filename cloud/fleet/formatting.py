@@ -1,16 +1,17 @@
-"""How things are written for a person: moments, spans of time, rows in columns. Pure. Times are ms since 1970, UTC."""
+"""Text for a person to read: times, spans of time, rows in columns. Pure. Times are ms since 1970, UTC."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from cloud.rotation.agenda import DAY_MS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SECOND_MS: Final = 1000
 HOUR_MS: Final = 3600 * SECOND_MS
-DAY_MS: Final = 24 * HOUR_MS
 UNITS: Final = (("d", DAY_MS), ("h", HOUR_MS), ("min", 60 * SECOND_MS), ("s", SECOND_MS))
 
 
@@ -19,8 +20,22 @@ def moment(ms: int | None) -> str:
     return "-" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
+def with_iso(fields: dict[str, Any], *times: str) -> dict[str, Any]:
+    """Return the fields, and after each of these times (ms, or None) `NAME_iso`, the same time in ISO 8601, UTC."""
+    written = {}
+    for name, value in fields.items():
+        written[name] = value
+        if name in times:
+            written[f"{name}_iso"] = None if value is None else _iso(value)
+    return written
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
 def span(ms: int) -> str:
-    """Return a span of time in its largest unit: `63 d`, `5 h`, `12 min`; two units would not help anybody."""
+    """Return a span of time in its largest unit: `63 d`, `5 h`, `12 min`."""
     for unit, size in UNITS:
         if abs(ms) >= size * (2 if unit != "s" else 1):
             return f"{ms // size if ms >= 0 else -(-ms // size)} {unit}"
@@ -40,7 +55,7 @@ def ahead(ms: int | None, now: int) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows as lines with aligned columns; the last is as long as it likes."""
+    """Return the rows as lines with aligned columns; the last column is not padded."""
     if not rows:
         return []
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]

@@ -1,4 +1,4 @@
-"""The forecast as one page that needs nothing else: no script, no request, light and dark, on a phone too. Pure."""
+"""The forecast as one HTML page, without scripts or other files; it adapts to dark mode and small screens. Pure."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def render(forecast: Forecast, title: str) -> str:
 </ul>
 <ul class="totals">{states}</ul>
 <h2>When certificates expire</h2>
-<p>As they are now; each renewal moves a device to the right. One bar is {formatting.span(forecast.expiry.width)}.</p>
+<p>As of now; a device that renews moves to the right. One bar is {formatting.span(forecast.expiry.width)}.</p>
 {_plot(forecast.expiry, lambda ms: formatting.moment(ms)[:10], "devices whose certificate expires from")}
-<h2>Renewals to come</h2>
-<p>At two thirds of each life. One bar is {formatting.span(forecast.renewals.width)}.</p>
+<h2>Renewals expected</h2>
+<p>At two thirds of each certificate's life. One bar is {formatting.span(forecast.renewals.width)}.</p>
 {_plot(forecast.renewals, lambda ms: formatting.moment(ms)[:10], "devices that renew from")}
 <h2>Last contact</h2>
-<p>How long ago devices were last heard of. One bar is {formatting.span(forecast.contacts.width)}.</p>
-{_plot(forecast.contacts, lambda ms: formatting.span(ms) if ms else "now", "devices last heard of, ago:")}
+<p>How long ago each device last sent a message. One bar is {formatting.span(forecast.contacts.width)}.</p>
+{_plot(forecast.contacts, lambda ms: formatting.span(ms) if ms else "now", "devices whose last message was, ago:")}
 <h2>At risk: {forecast.at_risk:,}</h2>
 {_risks(forecast)}
 </body>
@@ -82,7 +82,7 @@ def _total(number: str, what: str, *, warn: bool = False) -> str:
 
 
 def _plot(histogram: Histogram, label: Callable[[int], str], what: str) -> str:
-    """Return a bar chart: counts above moments, the largest count and its half marked."""
+    """Return a bar chart of counts over time; grid lines mark the largest count and half of it."""
     counts = histogram.counts
     most = max(counts, default=0)
     if not most:
@@ -119,5 +119,5 @@ def _risks(forecast: Forecast) -> str:
     )
     more = forecast.at_risk - len(forecast.risks)
     rest = f"<p>… and {more:,} more.</p>" if more else ""
-    head = "<tr><th>Serial</th><th>Expires</th><th>Last contact</th><th>Why</th></tr>"
+    head = "<tr><th>Serial</th><th>Expires (UTC)</th><th>Last contact</th><th>Why</th></tr>"
     return f'<div class="scroll"><table>{head}{rows}</table></div>{rest}'

@@ -1,4 +1,4 @@
-"""One device, as its record has it and as IoT Core has it: what does not agree, and what to do. Pure."""
+"""Compares a device's record with IoT Core: what differs, and what to do about it. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cloud.rotation.record import State
 if TYPE_CHECKING:
     from cloud.rotation.record import Device
 
-ORPHANS: Final = "if the device has no other, deactivate it and readmit the device; else deactivate and delete it"
+ORPHANS: Final = "deactivate it; then readmit the device if it has no other certificate, else delete the orphan"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Expected:
-    """What is attached to a certificate in force, and to a vendor certificate in force."""
+    """The policies that an active certificate has, and those that a vendor certificate in service has."""
 
     device_policies: frozenset[str]
     bootstrap_policies: frozenset[str] = field(default_factory=frozenset)
@@ -33,7 +33,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that does not agree, and what to do."""
+    """A difference, and what to do about it."""
 
     certificate_id: str
     problem: str
@@ -41,7 +41,7 @@ class Finding:
 
 
 def roles(device: Device) -> dict[str, str]:
-    """Return what each certificate in the record is to the device, by id."""
+    """Return the role of each certificate in the record, by certificate id."""
     found = {one.certificate_id: "retiring" for one in device.retiring}
     if device.vendor_certificate_id:
         found.setdefault(device.vendor_certificate_id, "vendor")
@@ -55,14 +55,14 @@ def roles(device: Device) -> dict[str, str]:
 
 
 def compare(device: Device, seen: list[Seen], expected: Expected) -> list[Finding]:
-    """Hold the record against the registry; `seen` are the record's certificates and all that the thing has."""
+    """Compare the record with the registry; `seen` are the record's certificates and those attached to the thing."""
     named = roles(device)
     return [finding for one in seen for finding in _judge(device, one, named.get(one.certificate_id), expected)]
 
 
 def _judge(device: Device, one: Seen, role: str | None, expected: Expected) -> list[Finding]:
     if one.certificate_id in {returning.certificate_id for returning in device.returning}:
-        return []  # an order has let it register again, and the sweeper sees to it
+        return []  # it may register again; the sweeper looks after it
     in_use = role in ("active", "pending") or (
         role == "vendor" and one.certificate_id == device.present_certificate_id and device.state is not State.REVOKED
     )
@@ -79,18 +79,23 @@ def _judge(device: Device, one: Seen, role: str | None, expected: Expected) -> l
 
 def _judge_in_use(device: Device, one: Seen, role: str, expected: Expected) -> list[tuple[str, str]]:
     if one.status is None and role == "vendor" and device.readmit_until:
-        return []  # the open door of a readmission
+        return []  # a readmitted device may register it at any time
     if one.status is None:
         return [(f"{role}, but not registered in IoT Core", _recovery(role))]
     if one.status != "ACTIVE":
-        return [(f"{role}, but {one.status} in IoT Core", f"if that is not meant: activate it; {_recovery(role)}")]
+        return [
+            (
+                f"{role}, but {one.status} in IoT Core",
+                f"if that is not intended, activate it; otherwise {_recovery(role)}",
+            )
+        ]
     needed = expected.bootstrap_policies if role == "vendor" else expected.device_policies
     missing = sorted(needed - set(one.policies))
     found = [(f"{role}, but without policy {', '.join(missing)}", "attach it")] if missing else []
     if device.serial not in one.things:
-        found.append((f"{role}, but does not belong to thing {device.serial}", "attach the thing"))
+        found.append((f"{role}, but not attached to thing {device.serial}", "attach the thing"))
     return found
 
 
 def _recovery(role: str) -> str:
-    return "the device asks again by itself" if role == "pending" else "iot-fleet readmit lets the device start again"
+    return "the device asks again by itself" if role == "pending" else "run iot-fleet readmit: the device starts again"

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from cloud.rotation.record import Device
 
-HEADING = ("SERIAL", "STATE", "EXPIRES", "", "LAST SEEN", "NOTES")
+HEADING = ("SERIAL", "STATE", "EXPIRES (UTC)", "EXPIRES IN", "LAST SEEN", "NOTES")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which devices: everything that is given must be so."""
+    """Which devices to list: those that match every field that is set."""
 
     states: frozenset[State] = frozenset()
     prefix: str = ""
@@ -32,7 +32,7 @@ class Wanted:
     issuer: str | None = None
 
     def matches(self, device: Device, now: int) -> bool:
-        """Whether this is one of them."""
+        """Whether the device matches."""
         active = device.active
         left = None if active is None else active.not_after - now
         unseen = now - (device.last_seen or 0)
@@ -55,35 +55,35 @@ def issuer_of(pem: str) -> str:
 
 
 def issuers(devices: Iterable[Device]) -> str:
-    """Return whose certificates the devices have, by common name, for an operator who named another one."""
+    """Return the common names of the CAs that issued the devices' certificates, for an error message."""
     names = {issuer_of(device.active.pem) for device in devices if device.active}
-    return ", ".join(f'"{name}"' for name in sorted(names)) or "nobody: no device has a certificate"
+    return ", ".join(f'"{name}"' for name in sorted(names)) or "no CA: no device has a certificate"
 
 
 def notes(device: Device, now: int) -> list[str]:
-    """Say what an operator should know besides."""
+    """Return what an operator should also know."""
     found = []
     if device.active and now >= device.active.not_after:
-        found.append("EXPIRED: readmit it")
+        found.append("EXPIRED: readmit the device")
     elif device.active and now >= overdue_at(device.active):
         found.append("overdue")
     if device.pending:
-        found.append(f"a new certificate, unproven for {formatting.span(now - device.pending.issued_at)}")
+        found.append(f"has a new certificate, not proven for {formatting.span(now - device.pending.issued_at)}")
     if device.state is State.QUARANTINED:
-        found.append("allow it, if it is yours")
+        found.append("quarantined: allow it if it is yours")
     if device.readmit_until is not None:
-        found.append(f"readmitted until {formatting.moment(device.readmit_until)}")
+        found.append(f"readmitted until {formatting.moment(device.readmit_until)} UTC")
     if device.renew:
-        found.append(f"told to renew by {formatting.moment(device.renew.end)}")
+        found.append(f"told to renew by {formatting.moment(device.renew.end)} UTC")
     if device.returning:
-        found.append(f"{len(device.returning)} let register again")
+        found.append(f"{len(device.returning)} may register again")
     if device.retiring:
         found.append(f"{len(device.retiring)} being retired")
     return found
 
 
 def row(device: Device, now: int) -> tuple[str, ...]:
-    """Return the line of a device, in columns as HEADING."""
+    """Return the line of a device; its columns are those of HEADING."""
     expires = device.active.not_after if device.active else None
     return (
         device.serial,
@@ -96,8 +96,8 @@ def row(device: Device, now: int) -> tuple[str, ...]:
 
 
 def as_json(device: Device, now: int) -> dict[str, Any]:
-    """Return a device for a program to read."""
-    return {
+    """Return a device as a JSON object."""
+    fields = {
         "serial": device.serial,
         "state": device.state.value,
         "certificate_id": device.active.certificate_id if device.active else None,
@@ -112,3 +112,4 @@ def as_json(device: Device, now: int) -> dict[str, Any]:
         "readmit_until": device.readmit_until,
         "notes": notes(device, now),
     }
+    return formatting.with_iso(fields, "issued_at", "expires_at", "allowed_at", "last_seen", "readmit_until")

@@ -1,9 +1,10 @@
-"""The commands that only look: list, show, forecast."""
+"""The commands that change nothing: list, show, forecast."""
 # ruff: noqa: T201 - a command line program prints
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -15,13 +16,14 @@ from cloud.fleet.examine import examine
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
-PAGE: Final = 500
-"""Lines that share the width of their columns: a long list comes as it is read, and takes no memory."""
+LINES_AT_ONCE: Final = 500
+"""Lines that are aligned and printed together: a long list is printed while it is read, and is not held in memory."""
 
 
 def list_devices(options: argparse.Namespace) -> int:
-    """Print one line for each device that is wanted, as they come."""
+    """Print one line for each device that matches, while the table is read."""
     wanted = listing.Wanted(
         frozenset(options.state),
         options.prefix,
@@ -43,13 +45,13 @@ def list_devices(options: argparse.Namespace) -> int:
             print(json.dumps(listing.as_json(device, now)))
             continue
         lines.append(listing.row(device, now))
-        if len(lines) == PAGE:
+        if len(lines) == LINES_AT_ONCE:
             _print(lines)
     if not options.json:
         _print(lines)
         print(f"{count} device{'' if count == 1 else 's'}", file=sys.stderr)
     if options.issuer and not count:
-        print(f"what there is was issued by {listing.issuers(office.devices.scan())}", file=sys.stderr)
+        print(f"the certificates here were issued by {listing.issuers(office.devices.scan())}", file=sys.stderr)
     return 0
 
 
@@ -60,12 +62,12 @@ def _print(lines: list[tuple[str, ...]]) -> None:
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print all that is known of one device; 1 if record and registry do not agree."""
+    """Print everything known about one device; return 1 if the record and the registry differ."""
     here = reach(options)
     report = examine(here, options.serial)
     if report is None:
         raise SetupError(
-            f"{options.serial} is not known here", f"let it come aboard with: iot-fleet allow {options.serial}"
+            f"{options.serial} has no record in stack {options.stack}", f"allow it: iot-fleet allow {options.serial}"
         )
     now = here.office.clock()
     if options.json:
@@ -75,8 +77,16 @@ def show(options: argparse.Namespace) -> int:
     return 1 if report.findings else 0
 
 
+def _check_writable(page: Path) -> None:
+    """Raise SetupError if the page cannot be written: reading the table of a large fleet takes minutes."""
+    if page.is_dir() or not os.access(page if page.exists() else page.parent, os.W_OK):
+        raise SetupError(f"cannot write {page}", "give a file in a directory that exists and that you may write to")
+
+
 def forecast(options: argparse.Namespace) -> int:
-    """Print the forecast, and write it as a page."""
+    """Print the forecast, or write it as an HTML page."""
+    if options.html:
+        _check_writable(options.html)
     office = reach(options).office
     made = forecasts.make(office.devices.scan(), office.clock())
     if options.html:

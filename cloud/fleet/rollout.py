@@ -1,4 +1,4 @@
-"""A renewal of many devices, spread over a span of time so that the load stays level. Pure."""
+"""The renewal of many devices, spread evenly over a span of time. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SLICES: Final = 96
 
 MOST_PER_SECOND: Final = 5.0
 """AWS IoT registers ten certificates a second for the whole account, and a renewal deletes one as well (AWS General
-Reference, "AWS IoT Core endpoints and quotas"): half of that leaves room for devices that come aboard meanwhile."""
+Reference, "AWS IoT Core endpoints and quotas"): half of that leaves room for devices that register meanwhile."""
 
 
 def window(serial: str, start: int, over: int, reason: str, now: int) -> Renewal:
@@ -21,10 +21,10 @@ def window(serial: str, start: int, over: int, reason: str, now: int) -> Renewal
 
 
 def rate(devices: int, over: int) -> float:
-    """Return renewals in a second when `devices` are spread over `over` ms."""
+    """Return renewals per second when `devices` are spread over `over` ms."""
     return devices / max(over / 1000, 1.0)
 
 
 def hours_needed(devices: int) -> int:
-    """Return over how many hours so many devices must at least be spread."""
+    """Return the smallest number of hours over which so many devices may be spread."""
     return -(-devices // int(MOST_PER_SECOND * 3600))

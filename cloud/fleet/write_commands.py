@@ -1,4 +1,4 @@
-"""The commands that change something: allow, rotate, readmit, revoke. One device that fails keeps no other from it."""
+"""The commands that change something: allow, rotate, readmit, revoke. A device that fails does not stop the others."""
 # ruff: noqa: T201 - a command line program prints
 
 from __future__ import annotations
@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.common import operations, serial_list
-from cloud.common.arguments import SERIAL
+from cloud.common import operations
 from cloud.common.errors import SetupError
+from cloud.common.operator_input import confirmed, listed_serials
 from cloud.common.progress import shown
 from cloud.fleet import formatting, listing, rollout
 from cloud.fleet.connect import reach
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from cloud.rotation.lifecycle import Keep
 
 FEW: Final = 20
-"""Devices that are named in a question, and done without a progress bar."""
+"""Up to so many devices are named in a question, and no progress bar is shown."""
 
 
 def allow(options: argparse.Namespace) -> int:
@@ -49,7 +48,7 @@ def revoke(options: argparse.Namespace) -> int:
     serials = _serials(options)
     office = reach(options).office
     named = ", ".join(serials[:FEW]) + (f" and {len(serials) - FEW} more" if len(serials) > FEW else "")
-    if not (options.yes or options.dry_run or _confirmed(f"Take {named} out of service, at once?")):
+    if not (options.yes or options.dry_run or confirmed(f"Take {named} out of service now?")):
         raise SetupError("nothing was done")
     return _each(options, serials, partial(operations.revoke, office))
 
@@ -58,20 +57,20 @@ def rotate(options: argparse.Namespace) -> int:
     """Advise devices to renew, each in its own window."""
     chosen = [bool(options.serials or options.file), bool(options.issuer), options.all]
     if sum(chosen) != 1:
-        raise SetupError("say which devices", "give serials, or --from FILE, or --issuer NAME, or --all")
+        raise SetupError("no devices are given", "give serials, or --from FILE, or --issuer NAME, or --all")
     office = reach(options).office
     now = office.clock()
     serials = _serials(options) if chosen[0] else list(_with_certificate(office, options.issuer))
     if options.issuer and not serials:
         raise SetupError(
             f'no device has a certificate of a CA named "{options.issuer}"',
-            f"give the name as it is; what there is was issued by {listing.issuers(office.devices.scan())}",
+            f"give the full name; the certificates here were issued by {listing.issuers(office.devices.scan())}",
         )
     rate = rollout.rate(len(serials), options.over)
     if rate > rollout.MOST_PER_SECOND:
         raise SetupError(
             f"{len(serials)} devices over {formatting.span(options.over)} are {rate:.0f} renewals a second, "
-            f"and more than {rollout.MOST_PER_SECOND:.0f} would meet the limits of AWS IoT",
+            f"and with more than {rollout.MOST_PER_SECOND:.0f} AWS IoT would refuse some of them",
             f"spread them: --over {rollout.hours_needed(len(serials))}h",
         )
     start = options.start or now
@@ -85,7 +84,7 @@ def rotate(options: argparse.Namespace) -> int:
 
 
 def _each(options: argparse.Namespace, serials: list[str], act: Callable[[str], Save | Keep]) -> int:
-    """Do something for each serial; one that fails does not keep the others from it."""
+    """Call `act` for each serial and print the outcome; go on after a failure."""
     failed = 0
     for serial in shown(serials, "devices") if len(serials) > FEW else serials:
         outcome: dict[str, Any] = {"serial": serial, "done": False, "dry_run": options.dry_run}
@@ -118,34 +117,19 @@ def _sentence(outcome: dict[str, Any]) -> str:
 
 
 def _serials(options: argparse.Namespace) -> list[str]:
-    """Return the serials of the command line, or of a list, all of which must be right."""
+    """Return the serials of the command line or of the list. Raises SetupError."""
     if options.file is None:
         if not options.serials:
-            raise SetupError("say which devices", "give serials, or --from FILE")
+            raise SetupError("no devices are given", "give serials, or --from FILE")
         return list(dict.fromkeys(options.serials))
     if options.serials:
         raise SetupError("give serials or --from FILE, not both")
-    try:
-        written = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"cannot read {options.file}: {error}", "give a text file with one serial a line") from error
-    found, faults = serial_list.read(written.splitlines(), SERIAL)
-    if faults:
-        wrong = "\n".join(f"  {fault}" for fault in faults)
-        raise SetupError(f"nothing was done: {len(faults)} lines are wrong:\n{wrong}", "mend them, run again")
-    return [row.serial for row in found]
+    return [row.serial for row in listed_serials(options.file)]
 
 
 def _with_certificate(office: OperatorContext, issuer: str | None) -> Iterator[str]:
     wanted, now = listing.Wanted(issuer=issuer), office.clock()
     return (device.serial for device in office.devices.scan() if device.active and wanted.matches(device, now))
-
-
-def _confirmed(question: str) -> bool:
-    try:
-        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
-    except EOFError:
-        return False
 
 
 def _say(line: str) -> None:

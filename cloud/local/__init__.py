@@ -1,7 +1,7 @@
-"""The local cloud: an off-the-shelf AWS emulator on this machine's loopback, plus the JITP step it lacks.
+"""The local cloud: an AWS emulator on this machine's loopback, plus just-in-time provisioning, which it lacks.
 
-`python -m cloud.local up --dir DIR` runs it by hand; `LocalCloud(DIR)` is the same for tests and the demo. All but
-`emulator` and `jitp`, which run inside the emulator, is standard library only, so any environment can import it.
+`python -m cloud.local up --dir DIR` runs it by hand; tests and the demo use `LocalCloud(DIR)`. Everything except
+`emulator` and `jitp`, which run inside the emulator, needs only the standard library.
 """
 
 from cloud.common.local_endpoint import Description

@@ -1,12 +1,12 @@
-"""The demo: a device's whole life against the local cloud, with the programs a user runs and nothing in their place.
+"""The demo: onboarding and renewals of a device against the local cloud, with the same programs that a user runs.
 
-    demo.py          local cloud, cloud/setup.sh, the daemon; first rotation, two renewals, evidence; all stopped again
-    demo.py --keep   the same, and everything stays up to play with
-    demo.py --stop   stop what --keep left
-    demo.py --keys softhsm | tpm    the device's keys never leave a token: SoftHSM, or a software TPM
+    demo.py          local cloud, cloud/setup.sh, the daemon; first rotation, two renewals, evidence; then stops all
+    demo.py --keep   the same, but everything keeps running
+    demo.py --stop   stop what --keep left running
+    demo.py --keys softhsm | tpm    the device's keys stay on a token: SoftHSM, or a software TPM
 
-Everything lives under build/demo; build/demo/summary.json says what was seen. The exit status is 1 when anything that
-should be seen was not, and the last line says what.
+Everything is under build/demo; build/demo/summary.json has the results. If something expected did not happen, the exit
+status is 1, and the last line says what.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloud.common import local_endpoint
 from cloud.local.evidence import Evidence, gather
+from cloud.local.handle import ROOT
 from cloud.local.tokens import LABEL, PIN, SOFTHSM_MODULE, TPM_MODULE, LocalToken, SoftHsm, TpmToken
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from cloud.common.local_endpoint import Description
 
-ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "build/demo"
 CLOUD, DEVICE, PIDS = HOME / "cloud", HOME / "device", HOME / "pids"
 T = TypeVar("T")
@@ -43,11 +43,11 @@ RENEWALS = 2
 TPM = HOME / "tpm"
 PACKAGES = {"softhsm": "softhsm2 opensc", "tpm": "swtpm tpm2-abrmd tpm2-tools libtpm2-pkcs11-1 dbus-daemon opensc"}
 TOKENS = {"softhsm": "SoftHSM", "tpm": "a software TPM (swtpm), used by the module for real ones (tpm2-pkcs11)"}
-PATIENCE_S = 90.0
+DEMO_LIMIT_S = 90.0
 ENTERED = {"introduced": "jitp", "issued": "rotated", "promoted": "acked"}
-# Short spans, so that a life fits into a minute; every other setting is the default.
-HURRY = """
-# The demo's hurry.
+# Short times, so that three rotations fit into a minute; every other setting is the default.
+SHORT_TIMES = """
+# Short times, for the demo only.
 renewal: {at: 50%, minimum_interval: 3s}
 retry: {first: 1s, longest: 10s}
 paths: {state: state, run: run}
@@ -55,11 +55,11 @@ paths: {state: state, run: run}
 
 
 class DemoError(Exception):
-    """Something that should have been seen was not."""
+    """Something expected did not happen."""
 
 
 class Narrator:
-    """Tells what happens, with the seconds since the start; on a terminal, waiting shows on one changing line."""
+    """Prints what happens, with the seconds since the start; on a terminal, one line shows what is waited for."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -68,11 +68,11 @@ class Narrator:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self._started
 
     def say(self, text: str) -> None:
-        """Tell something that has happened."""
+        """Print something that has happened."""
         self._clear()
         print(f"[{self.seconds:5.1f} s] {text}", flush=True)
 
@@ -91,7 +91,9 @@ class Narrator:
 
 def main() -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="make demo", description="A device's whole life against a local cloud.")
+    parser = argparse.ArgumentParser(
+        prog="make demo", description="Shows onboarding and renewals of a device against a local cloud."
+    )
     parser.add_argument("--keep", action="store_true", help="leave everything running")
     parser.add_argument(
         "--keys",
@@ -102,7 +104,7 @@ def main() -> int:
     parser.add_argument("--stop", action="store_true", help="stop what --keep left running")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored for a background job
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets background jobs ignore SIGINT
     stop()
     if arguments.stop:
         print("the demo is stopped")
@@ -110,7 +112,7 @@ def main() -> int:
     try:
         run(Narrator(), arguments.keys)
     except KeyboardInterrupt:
-        print("\ninterrupted; everything is stopped")
+        print("\ninterrupted; stopping everything")
         stop()
         return 130
     except (DemoError, OSError, subprocess.SubprocessError) as error:
@@ -128,7 +130,7 @@ def main() -> int:
 
 
 def run(narrator: Narrator, keys: str) -> None:
-    """Tell the whole story; raises `DemoError` where it goes wrong."""
+    """Run the demo. Raises `DemoError` if something expected does not happen."""
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir(parents=True)
     narrator.say("starting the local cloud (MiniStack, loopback only, IAM and IoT policies enforced)")
@@ -138,10 +140,10 @@ def run(narrator: Narrator, keys: str) -> None:
     setup(narrator, "deploy", "--lifetime", LIFETIME)
     setup(narrator, "device", SERIAL, "--out", str(DEVICE))
     with (DEVICE / "agent.yaml").open("a") as configuration:
-        configuration.write(HURRY)
+        configuration.write(SHORT_TIMES)
     token = make_token(narrator, keys)
     states, seconds_to_acked = live(narrator, token)
-    evidence = gather(here, DEVICE, SERIAL, history(), None if token is None else knocker(token))
+    evidence = gather(here, DEVICE, SERIAL, history(), None if token is None else acceptance_check(token))
     for line in evidence.lines:
         narrator.say(line)
     if token is not None:
@@ -156,11 +158,11 @@ def run(narrator: Narrator, keys: str) -> None:
     }
     (HOME / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     check(evidence)
-    narrator.say(f"all as it should be; {HOME.relative_to(ROOT)}/summary.json: {json.dumps(summary)}")
+    narrator.say(f"everything is as expected; {HOME.relative_to(ROOT)}/summary.json: {json.dumps(summary)}")
 
 
 def make_token(narrator: Narrator, kind: str) -> LocalToken | None:
-    """Make the token that the device is to keep its keys on, and say so in its agent.yaml."""
+    """Create the token for the device's keys, and configure it in agent.yaml."""
     if kind == "file":
         return None
     narrator.say(f"a token for the device's keys: {TOKENS[kind]}")
@@ -175,12 +177,12 @@ def make_token(narrator: Narrator, kind: str) -> LocalToken | None:
         token = SoftHsm(HOME / "token")
     with (DEVICE / "agent.yaml").open("a") as configuration:
         configuration.write(token.yaml())
-    narrator.say(f"agent.yaml says {token.yaml().strip()}")
+    narrator.say(f"added to agent.yaml: {token.yaml().strip()}")
     return token
 
 
 def check_token(narrator: Narrator, token: LocalToken) -> None:
-    """Look with another program: the key in force is on the token, no earlier one is, and none is in a file."""
+    """Check with another program that the token holds the active key and no other, and that no key is in a file."""
     shown = token.tool("--list-objects", "--type", "privkey")
     for line in shown.splitlines():
         if "label:" in line or "Access:" in line:
@@ -194,10 +196,10 @@ def check_token(narrator: Narrator, token: LocalToken) -> None:
     narrator.say(f"disk: no key file; {(DEVICE / 'state/current/key.uri').read_text().strip()}")
 
 
-def knocker(token: LocalToken) -> Callable[[Description, str], bool]:
-    """Give the way to ask the broker whether it accepts the identity in force, with its key on the token."""
+def acceptance_check(token: LocalToken) -> Callable[[Description, str], bool]:
+    """Return a function that asks the broker whether it accepts the active identity, whose key is on the token."""
 
-    def knock(here: Description, client_id: str) -> bool:
+    def accepts(here: Description, client_id: str) -> bool:
         current = DEVICE / "state/current"
         broker: list[Path | str] = [
             here.mqtt_host,
@@ -207,22 +209,22 @@ def knocker(token: LocalToken) -> Callable[[Description, str], bool]:
             client_id,
         ]
         key: list[Path | str] = [token.module, LABEL, current.readlink().name]
-        command: list[Path | str] = [BIN / "python", Path(__file__).with_name("knock.py"), *broker, *key]
+        command: list[Path | str] = [BIN / "python", Path(__file__).with_name("token_session.py"), *broker, *key]
         environment = {**os.environ, **token.environment, "PIN": PIN}
         return subprocess.run(command, env=environment, check=False, timeout=60).returncode == 0  # noqa: S603 - our own
 
-    return knock
+    return accepts
 
 
 def live(narrator: Narrator, token: LocalToken | None) -> tuple[list[str], float]:
-    """Start the daemon and watch it until it has renewed often enough; its states in order, seconds until acked."""
+    """Start the daemon and wait until it has renewed RENEWALS times; its states in order, seconds until acked."""
     narrator.say(f"the device starts: iot-agent --config {(DEVICE / 'agent.yaml').relative_to(ROOT)}")
     environment = {} if token is None else token.environment
     start("agent", [BIN / "iot-agent", "--config", DEVICE / "agent.yaml"], environment)
     started = time.monotonic()
     states: list[str] = []
     told = 0
-    narrator.say("unprovisioned showing the vendor certificate; on its first connection it registers just in time")
+    narrator.say("unprovisioned connects with the vendor certificate, which AWS IoT registers just in time")
     seconds_to_acked = 0.0
     while True:
         shown = wait_for(status, narrator, "the daemon", watching="agent")
@@ -235,31 +237,33 @@ def live(narrator: Narrator, token: LocalToken | None) -> tuple[list[str], float
                 states.append(state)
         if "acked" in states and not seconds_to_acked:
             seconds_to_acked = time.monotonic() - started
-            narrator.say(f"onboarded in {seconds_to_acked:.1f} s; now it renews by itself, as often as it lives")
+            narrator.say(
+                f"onboarded in {seconds_to_acked:.1f} s; from now on the device renews its certificate by itself"
+            )
         settled = shown["state"] == "acked" and shown["next_step"]["kind"] == "wait"
         if shown["rotations"] > RENEWALS and settled:
             return states, seconds_to_acked
-        if time.monotonic() - started > PATIENCE_S:
-            raise DemoError(f"after {PATIENCE_S:.0f} s: {json.dumps(shown)}; see {HOME.relative_to(ROOT)}/agent.log")
+        if time.monotonic() - started > DEMO_LIMIT_S:
+            raise DemoError(f"after {DEMO_LIMIT_S:.0f} s: {json.dumps(shown)}; see {HOME.relative_to(ROOT)}/agent.log")
         remaining = max(0, shown["next_step"]["due"] - shown["time"])
         narrator.wait(f"{shown['state']}: {shown['reason']}" + (f" (in {remaining} s)" if remaining else ""))
         time.sleep(0.2)
 
 
 def observed(events: list[dict[str, Any]]) -> list[str]:
-    """Read the states a device has been in from its own history."""
+    """Return the states that the device has been in, from its history."""
     return ["unprovisioned", *(ENTERED[event["event"]] for event in events if event["event"] in ENTERED)]
 
 
 def check(evidence: Evidence) -> None:
-    """Hold the evidence against what the demo promises."""
+    """Raise `DemoError` unless the evidence is as expected."""
     faults = evidence.faults()
     if faults:
         raise DemoError("; ".join(faults))
 
 
 def setup(narrator: Narrator, *arguments: str) -> None:
-    """Run cloud/setup.sh as a user does, its words indented."""
+    """Run cloud/setup.sh as a user does, and print its output indented."""
     narrator.say(f"cloud/setup.sh {' '.join(arguments)} --local {CLOUD.relative_to(ROOT)}")
     command = [str(ROOT / "cloud/setup.sh"), *arguments, "--local", str(CLOUD)]
     with subprocess.Popen(  # noqa: S603 - our own script
@@ -268,7 +272,7 @@ def setup(narrator: Narrator, *arguments: str) -> None:
         for line in process.stdout or ():
             print(f"          | {line}", end="", flush=True)
     if process.returncode:
-        raise DemoError(f"cloud/setup.sh {arguments[0]} exited with status {process.returncode}; its words are above")
+        raise DemoError(f"cloud/setup.sh {arguments[0]} exited with status {process.returncode}; its output is above")
 
 
 def agentctl(*arguments: str) -> str:
@@ -279,20 +283,20 @@ def agentctl(*arguments: str) -> str:
 
 
 def status() -> dict[str, Any]:
-    """Ask the daemon how it is."""
+    """Return the daemon's status."""
     shown: dict[str, Any] = json.loads(agentctl("status", "--json"))
     return shown
 
 
 def history() -> list[dict[str, Any]]:
-    """Ask the daemon what has happened."""
+    """Return the daemon's history."""
     events: list[dict[str, Any]] = json.loads(agentctl("history", "--json"))
     return events
 
 
 def wait_for(look: Callable[[], T], narrator: Narrator, what: str, watching: str) -> T:
-    """Look until there is something to see, as long as the process that should show it runs."""
-    limit = time.monotonic() + PATIENCE_S
+    """Call `look` until it succeeds, as long as the process `watching` runs."""
+    limit = time.monotonic() + DEMO_LIMIT_S
     while True:
         try:
             return look()
@@ -301,16 +305,16 @@ def wait_for(look: Callable[[], T], narrator: Narrator, what: str, watching: str
                 log = (HOME / f"{watching}.log").read_text(errors="replace")[-2000:]
                 raise DemoError(f"{what} ended: {log}") from error
             if time.monotonic() > limit:
-                raise DemoError(f"{what} did not come up within {PATIENCE_S:.0f} s: {error}") from error
+                raise DemoError(f"{what} did not start within {DEMO_LIMIT_S:.0f} s: {error}") from error
             narrator.wait(f"waiting for {what}")
             time.sleep(0.1)
 
 
-# ---- the processes that live on beside us ----------------------------------------------------------------------------
+# ---- background processes --------------------------------------------------------------------------------------------
 
 
 def start(name: str, command: list[Path | str], environment: dict[str, str] | None = None) -> None:
-    """Start a process of its own session and remember it on disk, where `stop` finds it even in another run."""
+    """Start a process in a session of its own; `stop` finds its pid in a file, also in a later run."""
     with (HOME / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own programs
             command,
@@ -332,13 +336,13 @@ def alive(name: str) -> bool:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
         command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        return not command_line or str(HOME).encode() in command_line  # in the middle of its exec it has none yet
+        return not command_line or str(HOME).encode() in command_line  # during its exec a process has no command line
     except (OSError, ValueError):
         return False
 
 
 def stop() -> None:
-    """Stop whatever runs of this or an earlier demo: the device first, then its TPM and its cloud."""
+    """Stop every process of this or an earlier demo: the device first, then its TPM, then the cloud."""
     for name in ("agent", "tpm", "cloud"):
         if not alive(name):
             continue
@@ -352,18 +356,18 @@ def stop() -> None:
 
 
 def invitation() -> str:
-    """Say what to try now, and how it ends."""
+    """Return what to try now, and how to stop the demo."""
     run = f"build/env/agent/bin/agentctl --run {(DEVICE / 'run').relative_to(ROOT)}"
     here = local_endpoint.read(CLOUD)
     return f"""
-It all keeps running. Try:
+Everything keeps running. Try:
   {run} status --watch
   {run} rotate --wait 30
   {run} history
   tail -f {HOME.relative_to(ROOT)}/agent.log
   AWS_ENDPOINT_URL={here.endpoint_url} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test \\
     AWS_DEFAULT_REGION={here.region} aws iot list-certificates
-Stop it with:
+Stop everything with:
   make demo-stop"""
 
 

@@ -1,4 +1,4 @@
-"""The child process that is the local cloud: MiniStack, kept to loopback, with JITP, ending when its parent does.
+"""The child process of the local cloud: MiniStack on loopback only, with JITP; it ends when its parent ends.
 
 Run by `handle`, which gives it its environment: `python -m cloud.local.emulator JITP_DELAY_SECONDS`.
 """
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def keep_to_loopback() -> None:
-    """Bind every listener to BIND_HOST: MiniStack's MQTT listener would bind every interface whatever that says."""
+    """Bind every listener to BIND_HOST: MiniStack's MQTT listener would ignore it and bind every interface."""
     create_server = asyncio.BaseEventLoop.create_server
 
     async def create_loopback_server(
@@ -44,9 +44,9 @@ def keep_to_loopback() -> None:
     ) -> object:
         if options.get("sock") is None:
             host = os.environ["BIND_HOST"]
-        return await create_server(self, factory, host, *args, **options)  # type: ignore[call-overload] # passed on as it came
+        return await create_server(self, factory, host, *args, **options)  # type: ignore[call-overload] # passed on unchanged
 
-    asyncio.BaseEventLoop.create_server = create_loopback_server  # type: ignore[assignment,method-assign] # the point
+    asyncio.BaseEventLoop.create_server = create_loopback_server  # type: ignore[assignment,method-assign] # replaced on purpose
 
 
 def make_certificate_before_listening(iot: Any) -> None:  # noqa: ANN401 - an untyped module
@@ -58,14 +58,14 @@ def make_certificate_before_listening(iot: Any) -> None:  # noqa: ANN401 - an un
     start = iot.mtls_start
 
     async def prepare_and_start() -> None:
-        await iot._mtls_context()  # noqa: SLF001 - its own way to make it, once
+        await iot._mtls_context()  # noqa: SLF001 - it creates the certificate once
         await start()
 
     iot.mtls_start = prepare_and_start
 
 
 def end_with_parent() -> None:
-    """Stop when standard input ends, that is when whoever started us is gone; at the latest after a grace period."""
+    """Stop when standard input ends, which is when the parent process has ended; after a grace period by force."""
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What the cloud itself says at the end of the demo: asked of its APIs, and of its broker with each identity."""
+"""What the cloud shows at the end of the demo: through its APIs, and through its broker with each identity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MQTT_5 = 5
 CONNACK = 0x20
-PATIENCE_S = 10
+BROKER_LIMIT_S = 10
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Evidence:
 
     @property
     def lines(self) -> list[str]:
-        """Tell it to a person."""
+        """The evidence as lines of text."""
         active = ", ".join(name[:16] for name in self.active) or "none"
         session = "accepted" if self.on_disk_accepted else "REFUSED"
         vendor_session = "refused" if self.vendor_refused else "ACCEPTED"
@@ -52,11 +52,11 @@ class Evidence:
                 f"with {self.vendor_attachments} things and policies"
             ),
             f"broker: a session with the vendor certificate is {vendor_session}",
-            f"IoT Core: the certificates between: {retired}",
+            f"IoT Core: the earlier certificates: {retired}",
         ]
 
     def faults(self) -> list[str]:
-        """Name everything that is not as it should be."""
+        """Return everything that is not as expected."""
         checks = {
             f"there are {len(self.active)} ACTIVE certificates, not 1": len(self.active) == 1,
             "the ACTIVE certificate is not the one on disk": self.active == (self.on_disk,),
@@ -76,11 +76,11 @@ def gather(
     device: Path,
     serial: str,
     history: list[dict[str, Any]],
-    knock: Callable[[Description, str], bool] | None = None,
+    accepts_token: Callable[[Description, str], bool] | None = None,
 ) -> Evidence:
-    """Ask the cloud; `history` is the device's own.
+    """Collect the evidence from the cloud; `history` is the device's.
 
-    `knock` says whether the broker accepts the certificate on disk with a client id, for a key that is not in a file.
+    `accepts_token` returns whether the broker accepts the certificate on disk with a client id; for a key on a token.
     """
     environment = here.environment({})
     iot = boto3.client(
@@ -108,11 +108,11 @@ def gather(
     bootstrap, current = device / "bootstrap", device / "state/current"
     vendor, on_disk = identifier(bootstrap / "certificate.pem"), identifier(current / "certificate.pem")
     # The device's policy leaves the client id `serial` to the application, so the agent's own session is not disturbed.
-    # The vendor's comes last: were it to come back to life by this, the count of ACTIVE certificates would show it.
+    # The vendor certificate is tried before ACTIVE certificates are counted: the count would show a reactivation.
     on_disk_accepted = (
         accepts(here, current / "certificate.pem", current / "key.pem", serial)
-        if knock is None
-        else knock(here, serial)
+        if accepts_token is None
+        else accepts_token(here, serial)
     )
     vendor_refused = not accepts(here, bootstrap / "certificate.pem", bootstrap / "key.pem", f"{serial}-agent")
     certificates = iot.get_paginator("list_certificates").paginate()
@@ -132,7 +132,7 @@ def gather(
 
 
 def identifier(certificate: Path) -> str:
-    """Give the id AWS IoT knows a certificate by."""
+    """Return the AWS IoT id of a certificate."""
     der = x509.load_pem_x509_certificate(certificate.read_bytes()).public_bytes(Encoding.DER)
     return hashlib.sha256(der).hexdigest()
 
@@ -145,7 +145,7 @@ def accepts(here: Description, certificate: Path, key: Path, client_id: str) -> 
     body = b"\x00\x04MQTT" + bytes([MQTT_5, 0x02, 0, 30, 0]) + len(name).to_bytes(2) + name
     try:
         with (
-            socket.create_connection((here.mqtt_host, here.mqtt_port), timeout=PATIENCE_S) as plain,
+            socket.create_connection((here.mqtt_host, here.mqtt_port), timeout=BROKER_LIMIT_S) as plain,
             context.wrap_socket(plain, server_hostname=here.mqtt_host) as session,
         ):
             session.sendall(bytes([0x10, len(body)]) + body)

@@ -1,7 +1,7 @@
-"""Starts the local cloud as a child process, waits until it serves, and leaves nothing of it behind.
+"""Starts the local cloud as a child process, waits until it is ready, and removes its files when it stops.
 
-Everything the emulator writes is under DIR/tmp, which goes when it stops; DIR/emulator.log stays, to be read after a
-failure. The child watches its standard input, so it ends with this process however this process ends.
+Everything the emulator writes is under DIR/tmp, which is deleted when it stops; DIR/emulator.log is kept. The child
+watches its standard input, so it ends when this process ends, however that happens.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / "build/env/local/bin/python"
 LOOPBACK = "127.0.0.1"
 ACCOUNT = "000000000000"
-CREDENTIALS = Credentials("test", "test")  # the emulator's name for its root account
+CREDENTIALS = Credentials("test", "test")  # the emulator's root account
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 10.0
-LOG_TAIL_LINES = 20
+EMULATOR_LOG_TAIL_LINES = 20
 
 
 class LocalCloudError(Exception):
@@ -42,8 +42,8 @@ class LocalCloudError(Exception):
 class LocalCloud:
     """A local cloud in `directory`, running inside a `with` block or between `start()` and `stop()`.
 
-    Ports are free ones unless given. `jitp_delay_s` is how long the registration template takes, as on AWS it takes a
-    moment: a device that reconnects sooner is dropped once more.
+    Ports that are not given are any free ones. `jitp_delay_s` is how long just-in-time provisioning takes: as on AWS, a
+    device that reconnects earlier is disconnected again.
     """
 
     def __init__(
@@ -66,22 +66,22 @@ class LocalCloud:
 
     @property
     def description(self) -> Description:
-        """Where the running cloud is. Raises LocalCloudError when it is not running."""
+        """The addresses of the running cloud. Raises LocalCloudError if it is not running."""
         if self._description is None:
             raise LocalCloudError(f"the local cloud in {self.directory} is not running")
         return self._description
 
     def environment(self) -> dict[str, str]:
-        """Return this process's environment, made to reach this cloud: for boto3, sam and any AWS client."""
+        """Return this process's environment, changed so that boto3, sam and any AWS client use this cloud."""
         return self.description.environment(os.environ)
 
     def start(self) -> Self:
-        """Start it and wait until it serves both the AWS API and MQTT. Raises LocalCloudError."""
+        """Start the cloud and wait until the AWS API and MQTT are ready. Raises LocalCloudError."""
         if not PYTHON.exists():
-            raise LocalCloudError(f"{PYTHON} is not there; make it with `make env-local`")
+            raise LocalCloudError(f"{PYTHON} does not exist; create it with `make env-local`")
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._refuse_a_second()
-        shutil.rmtree(self._temporary, ignore_errors=True)  # of one that was killed
+        shutil.rmtree(self._temporary, ignore_errors=True)  # left by a cloud that was killed
         self._temporary.mkdir(mode=0o700)
         port, mqtt_port = self._port or _free_port(), self._mqtt_port or _free_port()
         with self.log.open("wb") as log:
@@ -89,10 +89,10 @@ class LocalCloud:
                 [PYTHON, "-m", "cloud.local.emulator", str(self._jitp_delay_s)],
                 cwd=ROOT,
                 env=self._emulator_environment(port, mqtt_port),
-                stdin=subprocess.PIPE,  # never written to; its end tells the child that we are gone
+                stdin=subprocess.PIPE,  # never written to; its end tells the child that this process has ended
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is ours to handle, and the Lambda's processes are found by the group
+                start_new_session=True,  # Ctrl-C reaches this process only; the group has all the Lambda's processes
             )
         try:
             self._wait(port, mqtt_port)
@@ -113,7 +113,7 @@ class LocalCloud:
         return self
 
     def stop(self) -> None:
-        """Stop it, with every process it started, and remove all but the log. Does nothing when it is not running."""
+        """Stop the cloud, if it runs, with every process it started, and delete all its files but the log."""
         process, self._process, self._description = self._process, None, None
         if process is None:
             return
@@ -124,7 +124,7 @@ class LocalCloud:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        with contextlib.suppress(ProcessLookupError):  # the usual case: nobody is left
+        with contextlib.suppress(ProcessLookupError):  # the usual case: no process is left
             os.killpg(process.pid, signal.SIGKILL)
         if process.stdin is not None:
             process.stdin.close()
@@ -132,7 +132,7 @@ class LocalCloud:
         self._ca.unlink(missing_ok=True)
 
     def wait(self) -> int:
-        """Wait until the emulator ends by itself and return its exit status; it should not."""
+        """Wait until the emulator ends by itself, which it should not, and return its exit status."""
         return self._process.wait() if self._process else 0
 
     def __enter__(self) -> Self:
@@ -149,10 +149,10 @@ class LocalCloud:
             os.kill(other.pid, 0)
         except (FileNotFoundError, ProcessLookupError):
             return
-        raise LocalCloudError(f"a local cloud is running in {self.directory} already (process {other.pid})")
+        raise LocalCloudError(f"a local cloud is already running in {self.directory} (process {other.pid})")
 
     def _emulator_environment(self, port: int, mqtt_port: int) -> dict[str, str]:
-        """Nothing of the caller's environment but PATH: no credentials, proxies or settings reach the emulator."""
+        """Return the emulator's environment: of the caller's only PATH, so no credentials, proxies or settings."""
         temporary = str(self._temporary)
         return {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -193,7 +193,7 @@ class LocalCloud:
             time.sleep(0.05)
 
     def _log_tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        lines = self.log.read_text(errors="replace").splitlines()[-EMULATOR_LOG_TAIL_LINES:]
         return "\n".join([f"--- {self.log}", *lines])
 
 
@@ -205,7 +205,7 @@ def _free_port() -> int:
 
 
 def _get(port: int, path: str) -> bytes:
-    """GET from the emulator, past any proxy the environment names."""
+    """GET from the emulator, without any proxy that the environment names."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
     try:
         connection.request("GET", path)

@@ -1,4 +1,4 @@
-"""Just-in-time provisioning, the step the emulator leaves out.
+"""Just-in-time provisioning, the step that the emulator leaves out.
 
 IoT Core, having registered a certificate of an auto-registering CA as PENDING_ACTIVATION and published the
 `registered` event, runs the CA's registration template: create the thing, attach the policy, activate the certificate
@@ -6,8 +6,9 @@ IoT Core, having registered a certificate of an auto-registering CA as PENDING_A
 emulator's own fleet provisioning code, with its role's permissions enforced, on parameters from the certificate's
 subject.
 
-Kept as on AWS: the template takes a moment, so the event may be handled before it, and a device that reconnects at once
-is dropped again; and a certificate whose subject lacks a parameter the template declares stays PENDING_ACTIVATION.
+As on AWS, the template takes some time: the event may be handled before it is done, and a device that reconnects
+immediately is disconnected again. And a certificate whose subject lacks a parameter that the template declares stays
+PENDING_ACTIVATION.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SUBJECT_PARAMETERS = {
 
 def install(iot: Any, responses: Any, delay_s: float) -> None:  # noqa: ANN401 - two untyped modules
     """Make the emulator, given its modules `iot` and `responses`, run the template `delay_s` after each event."""
-    publish = iot._publish_certificate_registered  # noqa: SLF001 - the one place where a registration is announced
+    publish = iot._publish_certificate_registered  # noqa: SLF001 - the one function that publishes a registration
     running: set[asyncio.Task[None]] = set()
 
     async def publish_then_provision(account: str, region: str, certificate: dict[str, Any], *event: object) -> None:
@@ -50,7 +51,7 @@ def install(iot: Any, responses: Any, delay_s: float) -> None:  # noqa: ANN401 -
             try:
                 thing = await _run_template(iot, certificate_id)
                 LOG.info("provisioned %s with certificate %s", thing, certificate_id)
-            except Exception as error:  # noqa: BLE001 - as on AWS it stays PENDING_ACTIVATION, and nobody is told
+            except Exception as error:  # noqa: BLE001 - as on AWS it stays PENDING_ACTIVATION, without a message
                 reason = error.reply if hasattr(error, "reply") else repr(error)
                 LOG.warning("certificate %s stays PENDING_ACTIVATION: %s", certificate_id, reason)
 
@@ -58,7 +59,7 @@ def install(iot: Any, responses: Any, delay_s: float) -> None:  # noqa: ANN401 -
 
 
 async def _run_template(iot: Any, certificate_id: str) -> str | None:  # noqa: ANN401 - an untyped module
-    certificate = iot._certificates[certificate_id]  # noqa: SLF001 - the emulator's registry has no other door
+    certificate = iot._certificates[certificate_id]  # noqa: SLF001 - the emulator offers no public way
     authority = iot._ca_certificates[certificate["caCertificateId"]]  # noqa: SLF001
     template = iot._provisioning_templates[authority["registrationConfig"]["templateName"]]  # noqa: SLF001
     if template["type"] != "JITP" or not template["enabled"]:

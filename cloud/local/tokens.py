@@ -1,9 +1,9 @@
 """Tokens without hardware, for tests and the demo: SoftHSM, and a software TPM behind the modules that devices use.
 
-    python -m cloud.local.tokens DIR    a software TPM in DIR until it is told to stop; DIR/ready tells that it serves
+    python -m cloud.local.tokens DIR    run a software TPM in DIR until SIGTERM; DIR/ready appears when it is ready
 
-A device reaches a real TPM at /dev/tpmrm0. Here swtpm is the TPM, tpm2-abrmd shares it out as the kernel does there, on
-a message bus of its own, and everything above is the same.
+A device reaches a real TPM at /dev/tpmrm0. Here swtpm is the TPM, and tpm2-abrmd manages access to it, as
+the kernel does there, on a message bus of its own; everything above is the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LABEL, PIN, SO_PIN = "iot-agent", "1234-device", "8765-factory"
 SOFTHSM_MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 TPM_MODULE = next(Path("/usr/lib").glob("*/pkcs11/libtpm2_pkcs11.so"), Path("/usr/lib/pkcs11/libtpm2_pkcs11.so"))
-PATIENCE_S = 20
+TPM_LIMIT_S = 20
 
 
 class LocalToken:
@@ -37,7 +37,7 @@ class LocalToken:
         self.pin_file = directory / "pin"
 
     def yaml(self) -> str:
-        """Give the keys section of an agent.yaml."""
+        """Return the keys section of an agent.yaml."""
         return f"keys: {{backend: pkcs11, module: {self.module}, token: {LABEL}, pin: {self.pin_file}}}\n"
 
     def tool(self, *arguments: str, pin: str = PIN) -> str:
@@ -51,7 +51,7 @@ class LocalToken:
 
 
 class SoftHsm(LocalToken):
-    """A token of SoftHSM, made at once."""
+    """A token of SoftHSM; it is created when the object is."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, SOFTHSM_MODULE, {"SOFTHSM2_CONF": str(directory / "softhsm2.conf")})
@@ -64,7 +64,7 @@ class SoftHsm(LocalToken):
 
 
 class TpmToken(LocalToken):
-    """A token of tpm2-pkcs11, made at once on a software TPM that runs."""
+    """A token of tpm2-pkcs11 on a running software TPM; it is created when the object is."""
 
     def __init__(self, directory: Path, bus: Path) -> None:
         environment = {
@@ -82,7 +82,7 @@ class TpmToken(LocalToken):
 
 
 class SoftTpm:
-    """A software TPM with its resource manager, as processes of ours."""
+    """A software TPM with its resource manager, as child processes."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -90,7 +90,7 @@ class SoftTpm:
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start it and wait until it serves; raises `TimeoutError`."""
+        """Start the TPM and wait until it is ready. Raises `TimeoutError`."""
         self.directory.mkdir(parents=True, exist_ok=True)
         address = f"unix:path={self.bus}"
         port = _free_port_pair()
@@ -105,35 +105,35 @@ class SoftTpm:
         _wait(self._answers)
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop the TPM."""
         for process in reversed(self._running):
             process.send_signal(signal.SIGCONT)
             process.terminate()
-            process.wait(PATIENCE_S)
+            process.wait(TPM_LIMIT_S)
         self._running.clear()
         self.bus.unlink(missing_ok=True)
 
     def unlock(self) -> None:
-        """Forget wrong PINs; it locks after a few of them."""
+        """Clear the count of wrong PINs; the TPM locks after a few of them."""
         self._tool("tpm2_dictionarylockout", "--clear-lockout")
 
     def wrong_pins(self) -> int:
-        """Tell how many it has counted."""
+        """Return how many wrong PINs the TPM has counted."""
         shown = self._tool("tpm2_getcap", "properties-variable")
         line = next(line for line in shown.splitlines() if line.startswith("TPM2_PT_LOCKOUT_COUNTER"))
         return int(line.split(":")[1], 16)
 
     def handles(self) -> str:
-        """List what is loaded in it: transient objects and sessions."""
+        """List what is loaded in the TPM: transient objects and sessions."""
         kinds = ("handles-transient", "handles-loaded-session", "handles-saved-session")
         return "".join(self._tool("tpm2_getcap", kind) for kind in kinds)
 
     def hold(self) -> None:
-        """Have it answer nothing more, without being gone."""
+        """Suspend the TPM: it answers nothing, but its process still exists."""
         self._running[-1].send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Have it answer again."""
+        """Resume the TPM."""
         self._running[-1].send_signal(signal.SIGCONT)
 
     def _tool(self, *command: str) -> str:
@@ -181,15 +181,15 @@ def _free_port_pair() -> int:
 
 
 def _listening(port: int) -> bool:
-    """Look in the kernel's table (a connection would be taken for a client)."""
+    """Look in the kernel's table, because the TPM would take a connection for a client."""
     return f"0100007F:{port:04X} 00000000:0000 0A" in Path("/proc/net/tcp").read_text()
 
 
 def _wait(look: Callable[[], bool]) -> None:
-    limit = time.monotonic() + PATIENCE_S
+    limit = time.monotonic() + TPM_LIMIT_S
     while not look():
         if time.monotonic() > limit:
-            raise TimeoutError("the software TPM did not come up")
+            raise TimeoutError("the software TPM did not start")
         time.sleep(0.05)
 
 
@@ -199,7 +199,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         tpm.start()
-        (tpm.directory / "ready").write_text("it serves\n")
+        (tpm.directory / "ready").write_text("ready\n")
         signal.pause()
     finally:
         tpm.stop()

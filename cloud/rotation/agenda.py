@@ -1,15 +1,17 @@
-"""What nobody sends a message about: when the sweeper must look at a record, and what it then decides. Pure.
+"""When the sweeper must look at a record, and what it then decides. Pure.
 
-- A look that is due stays due, whatever is written meanwhile: only the sweeper plans afresh.
-- A retirement is finished, and finished once more when no overtaken run of the function can undo it; likewise what an
-  order lets register again.
-- A certificate that nobody has proven within a day (or half of its life, if that is less) is abandoned: it is retired,
-  and the device asks again with its present one. It is kept as long as it may be the only one that still works: until
-  it expires, if the present one is about to, or if a device that was readmitted asked for it and has not been heard
-  over its present one since.
+The sweeper does what no message triggers.
+
+- A look that is due stays due, even if the record is written meanwhile: only the sweeper plans the next one.
+- A retirement is finished, and repeated once no run that read an older record can undo it. The same holds for a
+  certificate that may register again.
+- A certificate that the device has not proven within a day (or half of the certificate's life, if that is less) is
+  abandoned: it is retired, and the device asks again with its present one. It is kept while it may be the only one that
+  still works: until it expires, if the present one is about to expire, or if a readmitted device asked for it and has
+  sent nothing over its present one since.
 - A readmission that was not used in its time ends.
-- A device in the last sixth of its certificate's life should have renewed long ago: it is counted about once a day,
-  and once more when the certificate has expired.
+- A device in the last sixth of its certificate's life is overdue: it is counted about once a day, and once more when
+  the certificate has expired.
 
 Times are milliseconds since 1970, UTC.
 """
@@ -28,13 +30,13 @@ if TYPE_CHECKING:
 DAY_MS: Final = 24 * 3600 * 1000
 
 LATE_MS: Final = 3600 * 1000
-"""How late a message may come: `MaximumEventAgeInSeconds` in template.yaml."""
+"""How long a message may be under way: `MaximumEventAgeInSeconds` in template.yaml."""
 
 
 def next_look(device: Device, now: int) -> int | None:
-    """Return when the sweeper is to look at the record; None: not before it is written again.
+    """Return when the sweeper is to look at the record; None: not before the record is written again.
 
-    A look that is due at `now` stays as it was. Any other is later than `now`.
+    A look that is due at `now` is returned as it is. Any other is later than `now`.
     """
     if device.look_at is not None and device.look_at <= now:
         return device.look_at
@@ -64,22 +66,22 @@ def _next_count(device: Device, active: Certificate, now: int) -> list[int]:
 
 
 def looked_at(device: Device) -> Device:
-    """Return the record for the sweeper to write: its next look is planned afresh."""
+    """Return the record for the sweeper to write: its next look is planned again."""
     return replace(device, look_at=None)
 
 
 def abandoned_at(pending: Certificate) -> int:
-    """Return when a pending certificate is no longer waited for."""
+    """Return when the cloud stops waiting for the device to prove a pending certificate."""
     return pending.issued_at + min(DAY_MS, (pending.not_after - pending.issued_at) // 2)
 
 
 def overdue_at(active: Certificate) -> int:
-    """Return when a device should have renewed long ago."""
+    """Return when a device that still has this certificate is overdue."""
     return active.not_after - (active.not_after - active.issued_at) // 6
 
 
 def decide_sweep(device: Device, now: int) -> Save | Keep:
-    """Judge a record whose time has come; one thing at a time, for it is looked at again while there is more."""
+    """Judge a record that is due. One decision at a time: the sweeper looks again while there is more to decide."""
     if device.pending and now >= abandoned_at(device.pending) and _dispensable(device, device.pending, now):
         return _abandoned(device, device.pending, now)
     if device.readmit_until is not None and now >= device.readmit_until:
@@ -88,21 +90,21 @@ def decide_sweep(device: Device, now: int) -> Save | Keep:
 
 
 def late(device: Device, now: int) -> Literal["Expiring", "Expired"] | None:
-    """Say how a device that has not renewed is to be counted."""
+    """Return the metric that counts this device as overdue; None if it is not."""
     if device.active is None or now < overdue_at(device.active):
         return None
     return "Expiring" if now < device.active.not_after else "Expired"
 
 
 def _dispensable(device: Device, pending: Certificate, now: int) -> bool:
-    """Whether a device without its pending certificate still has one to ask with, and a day to do so."""
+    """Whether the pending certificate is not needed: it has expired, or the present one works for another day."""
     present = device.present_not_after
     asks_again = present is not None and now + DAY_MS < present
     return now >= pending.not_after or (asks_again and (not pending.recovering or _heard_since(device, pending)))
 
 
 def _heard_since(device: Device, pending: Certificate) -> bool:
-    """Whether a message came over the present certificate that was surely sent after the pending one was issued."""
+    """Whether the device certainly sent a message over its present certificate after the pending one was issued."""
     return device.last_seen is not None and device.last_seen - pending.issued_at > LATE_MS
 
 
@@ -113,10 +115,10 @@ def _abandoned(device: Device, pending: Certificate, now: int) -> Save:
 
 
 def _readmission_over(device: Device, now: int) -> Save:
-    """End a readmission: a device that was revoked before is so again; a vendor certificate not in force is retired."""
+    """End a readmission. A device that was revoked is revoked again; an unneeded vendor certificate is retired."""
     back = State.REVOKED if device.state is State.ALLOWED else device.state
     vendor = device.vendor_certificate_id
     unneeded = vendor if back is State.REVOKED or device.active else None
     kept = none_returning(device) if unneeded else device  # else it is still all that the device has
     ended = replace(kept, state=back, readmit_until=None, retiring=to_retire(device, unneeded, now))
-    return Save(ended, Entry("readmission-over", "its time has passed; the device has not used it"))
+    return Save(ended, Entry("readmission-over", "its time is over; the device has not used it"))

@@ -1,11 +1,11 @@
-"""Is this certificate request fit to be signed, and whom does a certificate name? Pure.
+"""Whether a certificate request may be signed, and which serial a certificate names. Pure.
 
 - At most 8 KiB, PEM, one request, PKCS #10 (RFC 2986).
-- Signed by the key it asks for: proof that the device holds the private key.
+- Signed with the private key that belongs to its public key, which proves that the device has it.
 - Its subject has exactly one common name, and that is the serial.
 - The key is RSA of at least 2048 bits, P-256 or P-384 (what AWS IoT accepts, DG: X.509 client certificates).
 
-Nothing else in a request matters: subject, extensions and lifetime of the certificate are the issuer's.
+Everything else in a request is ignored: the issuer sets the certificate's subject, extensions and lifetime.
 """
 
 from __future__ import annotations
@@ -26,21 +26,24 @@ MIN_RSA_BITS: Final = 2048
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
+UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What the library raises for bytes that it cannot read."""
+
 
 class BadCsrError(ValueError):
-    """A request that will not be signed; the text says why."""
+    """The request is refused; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request worth signing: its key, and that key's fingerprint (lower-case hex SHA-256 of the DER SPKI)."""
+    """A request that may be signed: its key, and that key's fingerprint (lower-case hex SHA-256 of the DER SPKI)."""
 
     key: PublicKey
     fingerprint: str
 
 
 def check(pem: str, serial: str) -> Request:
-    """Return the request in `pem` if it is fit for `serial`; BadCsrError otherwise."""
+    """Return the request in `pem` if it may be signed for `serial`; BadCsrError otherwise."""
     if len(pem.encode()) > MAX_CSR:
         raise BadCsrError(f"the request is larger than {MAX_CSR} bytes")
     try:
@@ -48,7 +51,7 @@ def check(pem: str, serial: str) -> Request:
         signed = csr.is_signature_valid
         names = _common_names(csr.subject)
         key = csr.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise BadCsrError("the request cannot be read") from error
     if not signed:
         raise BadCsrError("the request is not signed by its own key")
@@ -65,13 +68,13 @@ def fingerprint(key: PublicKey) -> str:
 def subject_and_end(pem: str) -> tuple[str | None, int]:
     """Return the one common name in a certificate's subject, None if it has none or several, and its notAfter (ms).
 
-    A certificate that cannot be read names nobody, and was never valid.
+    For a certificate that cannot be read: None and 0.
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem.encode())
         names = _common_names(certificate.subject)
         not_after = int(certificate.not_valid_after_utc.timestamp() * 1000)
-    except ValueError:
+    except UNREADABLE:
         return None, 0
     return (names[0] if len(names) == 1 else None), not_after
 

@@ -1,15 +1,15 @@
-"""The records, one item per serial, written only on the condition that nobody else wrote since it was read.
+"""The records, one item per serial; each is written only if nobody else has written it since it was read.
 
 The table of devices: `serial` (S, the key), `state` (S), `version` (N, counts writes), `allowed_at`, `last_seen`,
 `vendor_not_after`, `readmit_until` (N, ms), `vendor_certificate_id` (S), `quarantined` (L of S), `active`, `pending`
 (M: certificate_id, public_key, pem, issued_at, not_after, recovering), `retiring` (M: certificate id -> since, vendor),
-`returning` (M: certificate id -> since), `renew` (M: start, end, since, reason), `report` (S, JSON). While the sweeper
-has something to look at also `agenda` (S, always the same) and `look_at` (N, ms): the index `agenda` holds those items
-only. A write touches only the attributes that the rules own, so whatever a later version adds survives it.
+`returning` (M: certificate id -> since), `renew` (M: start, end, since, reason), `report` (S, JSON). If the
+sweeper is to look at the record, also `agenda` (S, always the same) and `look_at` (N, ms): the index `agenda` has
+only those items. A write changes only the attributes in OWNED, so that attributes of a later version are kept.
 
 The table of their history, written together with a record or not at all: `serial` and `line` (S), the key; `at` (N,
-ms), `version` (N), `event`, `detail`, `certificate_id`, `by` (S). A line is named for its time first: a record that was
-restored, or begun anew, counts its versions once more, and must not write over what has happened.
+ms), `version` (N), `event`, `detail`, `certificate_id`, `by` (S). A line's key begins with its time: a record
+that was restored, or created again, counts its versions again, and must not overwrite earlier lines.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ Item: TypeAlias = dict[str, Any]
 
 INDEX: Final = "agenda"
 OPEN: Final = "open"
-PAGE: Final = 100
+QUERY_PAGE: Final = 100
+LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999, the last that a date can be of."""
 
 OWNED: Final = (
     "state",
@@ -58,7 +60,7 @@ OWNED: Final = (
 
 
 class ConflictError(RuntimeError):
-    """Somebody else wrote the record since it was read: read it and decide again."""
+    """The record was written since it was read: read it and decide again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Devices:
         return read(item) if item else None
 
     def save(self, device: Device, now: int, entry: Entry | None = None) -> None:
-        """Write `device`, which was made from the record of its `version`; ConflictError if that is no longer so.
+        """Write `device`, which was made from the record of its `version`; ConflictError if there is a later version.
 
         A record of version NEW must not exist yet.
         """
@@ -98,22 +100,22 @@ class Devices:
                 )
         except ClientError as error:
             if _lost_a_race(error):
-                raise ConflictError("the record was written by somebody else") from error
+                raise ConflictError("the record has been written by another run") from error
             raise
 
     def due(self, now: int) -> Iterator[str]:
-        """Yield the serials the sweeper is to look at, the longest overdue first; may be some seconds behind."""
+        """Yield the serials the sweeper is to look at, the longest overdue first; the index may be seconds behind."""
         condition = Key("agenda").eq(OPEN) & Key("look_at").lte(now)
-        for item in _items(self._table.query, IndexName=INDEX, KeyConditionExpression=condition, Limit=PAGE):
+        for item in _items(self._table.query, IndexName=INDEX, KeyConditionExpression=condition, Limit=QUERY_PAGE):
             yield str(item["serial"])
 
     def history(self, serial: str) -> Iterator[Happened]:
-        """Yield all that has happened to a device, in order."""
+        """Yield a device's history, in order."""
         condition = Key("serial").eq(serial)
         yield from map(_happened, _items(self._history.query, KeyConditionExpression=condition, ConsistentRead=True))
 
     def scan(self) -> Iterator[Device]:
-        """Yield every record, a page at a time; a fleet's operator does this, the Lambda never does."""
+        """Yield every record, a page at a time. Only operators' commands do this, never the Lambda."""
         yield from map(read, _items(self._table.scan))
 
 
@@ -160,7 +162,7 @@ def _line(device: Device, now: int, entry: Entry) -> Item:
 
 
 def _lost_a_race(error: ClientError) -> bool:
-    """Whether a condition was not met, or another transaction was at the same item."""
+    """Whether the condition was not met, or another transaction was writing the same item."""
     if error.response["Error"]["Code"] in ("ConditionalCheckFailedException", "TransactionConflictException"):
         return True
     reasons = error.response.get("CancellationReasons", [])
@@ -223,14 +225,14 @@ def _certificate(fields: Item | None) -> Certificate | None:
     return Certificate(fields["certificate_id"], fields["public_key"], fields["pem"], **times, recovering=recovering)
 
 
-def _renewal(fields: Any) -> Renewal | None:  # noqa: ANN401 - may have been written by hand: anything
-    """Return the advice; nonsense is no advice, and must not keep a device from its certificate."""
+def _renewal(fields: Any) -> Renewal | None:  # noqa: ANN401 - may be anything, if written by hand
+    """Return the advice; None if it is invalid, because that must not stop a device from renewing."""
     try:
         start, end, since = (int(fields.get(name, 0)) for name in ("start", "end", "since"))
         advice = Renewal(start, end, str(fields["reason"]), since)
     except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError):
         return None
-    return advice if 0 < advice.start <= advice.end else None
+    return advice if 0 < advice.start <= advice.end <= LAST_MS and abs(advice.since) <= LAST_MS else None
 
 
 def _happened(item: Item) -> Happened:

@@ -1,18 +1,18 @@
 """The Lambda's entry: parse, load, decide, act, reply.
 
-An event is what the stack's topic rules select: `{"event", "topic", "principal", "client_id", "data": base64}`; or what
+An event is what the stack's topic rules select, `{"event", "topic", "principal", "client_id", "data": base64}`, or what
 its schedule sends, `{"event": "sweep"}`.
-Whatever happens, a device of this stack whose topic names its serial gets an answer:
+In every case a device of this stack whose topic names its serial gets an answer:
 
 - what it asked for, or why not;
-- `bad-request` for what cannot be parsed, which no retry would mend;
-- `conflict` when others kept writing the same record;
-- `try-later` for any other failure, which is then raised: Lambda's two retries and the failure queue see it. A retry
-  that succeeds answers once more, with what the device would get by asking again, so nothing is contradicted.
+- `bad-request` for what cannot be parsed: a retry would not help;
+- `conflict` when other runs kept writing the same record;
+- `try-later` for any other failure, which is then raised, so that Lambda retries twice and then puts the event into the
+  failure queue. A retry that succeeds sends a second answer: the one that the device would get by asking again.
 
-A device of another stack with the same topic prefix gets none (`whose`).
+A device of another stack with the same topic prefix gets no answer (`principal_issuer`).
 
-The old certificate is retired after the reply, so a failure there costs the device nothing and is raised as well.
+The old certificate is retired after the reply, so a failure there does not affect the device; it is raised as well.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ Request = CreateRequest | AckRequest | CheckInRequest
 
 
 class Context(Protocol):
-    """What Lambda tells of a run (Lambda DG: "Using the Lambda context object")."""
+    """What Lambda provides about a run (Lambda DG: "Using the Lambda context object")."""
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return how long until the run is stopped."""
+        """Return the milliseconds until the run is stopped."""
 
 
 def handle(event: Mapping[str, Any], context: Context) -> None:
-    """Serve one event; what Lambda calls."""
+    """Serve one event; Lambda calls this."""
     if event["event"] == "sweep":
-        sweep(front_desk().world, context.get_remaining_time_in_millis)
+        sweep(request_handler().world, context.get_remaining_time_in_millis)
     else:
-        front_desk().serve(event)
+        request_handler().serve(event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class RequestHandler:
     looks: principal_issuer.Looks = field(default_factory=principal_issuer.Looks)
 
     def serve(self, event: Mapping[str, Any]) -> None:
-        """Serve one event. What raises here is run again by Lambda, and at last kept in the failure queue."""
+        """Serve one event. If this raises, Lambda runs the event again, and at last puts it into the failure queue."""
         kind = Event(event["event"])
         data = base64.b64decode(event.get("data") or "", validate=True)
         if kind is Event.REGISTERED:
@@ -74,7 +74,7 @@ class RequestHandler:
             return
         try:
             address = messages.parse_address(self.prefix, event["topic"])
-        except MalformedError as error:  # it names no serial, so there is nobody to answer
+        except MalformedError as error:  # it names no serial, so no device can be answered
             telemetry.count("Malformed", self.world.stack, topic=str(event["topic"])[:256], reason=str(error))
             return
         if address.event is not kind:
@@ -91,7 +91,7 @@ class RequestHandler:
             outcome, foreign = Refuse("conflict", str(error), CONFLICT_S), None
         except Exception:
             telemetry.count("Failed", self.world.stack, serial=address.serial, request=address.event)
-            with suppress(Exception):  # the failure worth raising is the one we have
+            with suppress(Exception):  # the first failure is the one to raise
                 if not self._foreign(address, principal, failing=True):
                     self._reply(address, request_id, Refuse("try-later", "the cloud is not ready", TRY_LATER_S))
             raise
@@ -100,9 +100,9 @@ class RequestHandler:
             return
         if isinstance(request, Refuse):
             telemetry.count("Malformed", self.world.stack, serial=address.serial, reason=request.reason)
-        # A device about to be quarantined is told before it can no longer receive anything.
+        # A device that is to be quarantined gets its answer first: afterwards it can receive nothing.
         self._reply(address, request_id, outcome)
-        if isinstance(outcome, Quarantine):  # judged afresh: its registration may be judged by another run just now
+        if isinstance(outcome, Quarantine):  # judged again: another run may be judging its registration now
             steps.registered(self.world, outcome.certificate_id)
         steps.finish(self.world, address.serial)
 
@@ -127,8 +127,8 @@ class RequestHandler:
                 return messages.CheckInResponse(request.request_id, now, device.renew)
 
     def _foreign(self, address: Address, principal: str, *, failing: bool = False) -> str | None:
-        """Return why a device is not to be refused, or told that we are `failing`, by us; None if it is ours."""
-        if not _is_certificate(principal):  # then it is no device's, and no other stack's
+        """Return why a refusal or failure is not answered; None if the device is this stack's."""
+        if not _is_certificate(principal):  # no device sent it, so no other stack serves it
             return None
         return principal_issuer.foreign(self.world, self.looks, address.serial, principal, failing=failing)
 
@@ -168,8 +168,8 @@ def _read(event: Event, data: bytes) -> Request | Refuse:
 
 
 @cache
-def front_desk() -> RequestHandler:
-    """Wire everything, once per warm function: the one place that knows environment and clock."""
+def request_handler() -> RequestHandler:
+    """Return the handler, made once per warm function from the environment and the clock."""
     settings = Settings.read(os.environ)
     ca_pem = settings.manufacturer_ca_pem
     key = issuer.connect(ca_pem, settings.manufacturer_key_parameter, settings.manufacturer_key_arn)

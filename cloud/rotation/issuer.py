@@ -1,12 +1,12 @@
-"""The manufacturer CA: what a device certificate looks like, and who signs it.
+"""The manufacturer CA: the profile of a device certificate, and its signature.
 
-- The subject is the serial and nothing else; extensions and lifetime are decided here.
-- Valid from a little before now, for clocks that are a little behind: a tenth of the lifetime, at most an hour.
+- The subject is the serial and nothing else; extensions and lifetime are set here.
+- Valid from before now, for devices whose clock is behind: by a tenth of the lifetime, at most an hour.
 - Never valid outside the validity of the CA itself.
 - A CA that is expired, or whose key does not belong to its certificate, signs nothing.
 
-A signing key is anything `cryptography` takes for one: the key itself, from an SSM SecureString, or an object that asks
-KMS, where the key stays. The certificate is built in the same way with both.
+The signing key is a private key object of `cryptography`: the key itself, from an SSM SecureString, or an object that
+asks KMS, where the key stays. The certificate is built in the same way with both.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ MAX_BACKDATE: Final = timedelta(hours=1)
 
 
 class IssuerError(RuntimeError):
-    """The CA cannot sign: an operator has to see to it. Never contains key material."""
+    """The CA cannot sign; an operator has to solve this. The text never contains key material."""
 
 
 class KeySource(Protocol):
     """Where the CA's signing key comes from."""
 
     def key(self) -> SigningKey:
-        """Return the key; called for every signature, so a source that is slow keeps it."""
+        """Return the key; this is called for every signature, so a slow source keeps the key."""
 
 
 class SsmKey:
@@ -57,7 +57,7 @@ class SsmKey:
         self._key: SigningKey | None = None
 
     def key(self) -> SigningKey:
-        """Return the key; an AWS error passes through."""
+        """Return the key; AWS errors are raised as they are."""
         if self._key is None:
             answer = self._ssm.get_parameter(Name=self._parameter, WithDecryption=True)
             try:
@@ -72,14 +72,14 @@ class SsmKey:
 
 
 class KmsKey:
-    """The key, in KMS under `key_arn`; its public half is that of the CA certificate."""
+    """The key in KMS with the ARN `key_arn`; its public key is that of the CA certificate."""
 
     def __init__(self, client: KMSClient, key_arn: str, ca_pem: str) -> None:
         self._client, self._arn, self._ca_pem = client, key_arn, ca_pem
 
     def key(self) -> SigningKey:
-        """Return the key, which asks KMS for each signature and can do nothing else; KmsError if KMS has none such."""
-        # Not sooner: what is wrong with it is told to a device that asks, not found while nobody can be answered.
+        """Return the key, which asks KMS for each signature and can do nothing else; KmsError if KMS cannot hold it."""
+        # Not in __init__: an error here is answered to the device that asks; one during start-up could not be.
         public = x509.load_pem_x509_certificate(self._ca_pem.encode()).public_key()
         return kms.private_key(self._client, self._arn, public)
 
@@ -93,7 +93,7 @@ def connect(ca_pem: str, parameter: str, key_arn: str) -> SsmKey | KmsKey:
 
 
 class Issuer:
-    """Signs device certificates with `source`'s key, in the name of the CA certificate `ca_pem`."""
+    """Signs device certificates with `source`'s key, as the CA of the certificate `ca_pem`."""
 
     def __init__(self, ca_pem: str, source: KeySource, lifetime: timedelta) -> None:
         self.ca_pem = ca_pem
@@ -110,7 +110,7 @@ class Issuer:
         return True
 
     def issue(self, request: csr.Request, serial: str, now: int) -> Certificate:
-        """Return a new certificate for `request`'s key, valid from about `now` (ms)."""
+        """Return a new certificate for `request`'s key, valid from shortly before `now` (ms)."""
         key = self._source.key()
         if key.public_key() != self._ca.public_key():
             raise IssuerError("the manufacturer CA's key does not belong to its certificate")

@@ -1,9 +1,8 @@
-"""A private key that stays in AWS KMS: an object that `cryptography` takes for a private key, and that can only sign.
+"""A private key that stays in AWS KMS: an object that `cryptography` accepts as a private key, and that can only sign.
 
-KMS is given the SHA-256 digest (MessageType DIGEST) and answers with a signature of RSASSA-PKCS1-v1_5 or ECDSA. What it
-answers is checked against the public key before anybody uses it: a certificate that does not verify would be a device
-that cannot connect. The public key is known from the CA's certificate, so signing is the only call, and the only
-permission.
+KMS gets the SHA-256 digest (MessageType DIGEST) and returns a signature of RSASSA-PKCS1-v1_5 or ECDSA. The signature is
+verified with the public key before it is used: with a certificate that does not verify, a device could not connect. The
+public key is taken from the CA's certificate, so kms:Sign is the only call and the only permission needed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SHA256 = hashes.SHA256()
 
 
 class KmsError(RuntimeError):
-    """KMS cannot sign as it should, or was asked for something else than a signature."""
+    """KMS did not sign correctly, or the key was used for something other than signing."""
 
 
 def private_key(kms: KMSClient, key_id: str, public_key: object) -> RsaInKms | EcInKms:
@@ -32,11 +31,11 @@ def private_key(kms: KMSClient, key_id: str, public_key: object) -> RsaInKms | E
         return RsaInKms(kms, key_id, public_key)
     if isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(public_key.curve, ec.SECP256R1):
         return EcInKms(kms, key_id, public_key)
-    raise KmsError(f"{key_id}: only keys of RSA and of P-256 are used for signing in KMS")
+    raise KmsError(f"{key_id}: only RSA and P-256 keys can sign in KMS")
 
 
 class _InKms:
-    """What both kinds have in common: where the key is, and that it stays there."""
+    """What both kinds have in common: the call to KMS, and the refusal of everything else."""
 
     def __init__(self, kms: KMSClient, key_id: str) -> None:
         self._kms = kms
@@ -54,7 +53,7 @@ class _InKms:
         return KmsError(f"the signature by {self._key_id} does not verify: it is not the key of the CA's certificate")
 
     def _only_signs(self, *_arguments: object, **_named: object) -> NoReturn:
-        raise KmsError(f"{self._key_id} stays in KMS, and is used for signing SHA-256 only")
+        raise KmsError(f"{self._key_id} stays in KMS, and can only sign with SHA-256")
 
     private_bytes = private_numbers = decrypt = exchange = __copy__ = __deepcopy__ = _only_signs
 

@@ -7,11 +7,11 @@
 - The same public key gets the same certificate again, unless that one is in the last third of its life.
 - Another public key supersedes an unproven pending certificate, which is then retired.
 - Only a message that came **over the pending certificate** makes it active, and only then is the previous retired.
-- What is to be retired is in the record before anything is retired, so whoever comes next can finish it.
-- What an order lets register again stays in the record until it is in order at a time when no run that read an older
-  record can still be at work.
-- A device that an operator has readmitted may, for that time, ask with a vendor certificate again: the recorded one or
-  a new one. What it has stays in service until the next certificate is proven.
+- What is to be retired is in the record before anything is retired, so the next run can finish what this one cannot.
+- A vendor certificate that an operator allows to register again stays in the record until it is in service, or gone,
+  at a time when no run that read an older record can still be at work.
+- A device that an operator has readmitted may ask with a vendor certificate again until the readmission ends: with the
+  recorded one or a new one. Its active certificate stays in service until the next certificate is proven.
 
 Times are milliseconds since 1970, UTC.
 """
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from cloud.rotation.record import Certificate
 
 SETTLE_MS: Final = 5 * 60 * 1000
-"""How long a certificate that is retired, or let register again, stays in the record. An overtaken run of the Lambda
-that is still on its way to register the one, or to take the other out of service, lives at most as long as the
-function's timeout (a minute); once this time has passed, each stays as it is found."""
+"""How long a certificate that is retired, or that may register again, stays in the record. A run of the Lambda that
+read an older record may still register the former, or take the latter out of service; until this time has passed, that
+is repaired. A run lasts at most as long as the function's timeout (a minute)."""
 
 REMEMBERED: Final = 8
-"""Vendor certificates turned away that a record keeps: more than one device ever had is somebody else's doing."""
+"""How many quarantined vendor certificates a record keeps. No device ever has that many; a serial that has more is
+being impersonated."""
 
 TRY_LATER_S: Final = 60
 CONFLICT_S: Final = 5
@@ -45,7 +46,7 @@ ErrorCode: TypeAlias = Literal["not-allowed", "wrong-principal", "bad-request", 
 
 
 class Event(StrEnum):
-    """What can move it. The values are the literals of the stack's topic rules."""
+    """What can change a record's state. The values are the literals of the stack's topic rules."""
 
     REGISTERED = "registered"
     CREATE = "create"
@@ -60,7 +61,7 @@ TRANSITIONS: Final = {
     (State.CERT_ISSUED, Event.ACK): State.ROTATION_COMPLETE,
     (State.ROTATION_COMPLETE, Event.CREATE): State.CERT_ISSUED,
 }
-"""Every move there is: what is not here is refused. A check-in moves nothing."""
+"""Every change of state that a message can cause: what is not here is refused. A check-in changes none."""
 
 OUTSIDE: Final = frozenset({State.QUARANTINED, State.REVOKED})
 """States that only an operator ends."""
@@ -82,7 +83,7 @@ class Presented:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Say no, and why; the device may come back after `retry_after_s`, if that is given."""
+    """Refuse, and say why; the device may ask again after `retry_after_s` seconds, if that is given."""
 
     code: ErrorCode
     reason: str
@@ -93,7 +94,8 @@ class Refuse:
 class Admit:
     """The principal may have a certificate for this device: `reusable`, or a new one recorded by `with_pending`.
 
-    `recovering`: the device had an active certificate, and asks over a vendor certificate all the same.
+    `device` is the record to go on with. `recovering`: the device has an active certificate, but asks over a vendor
+    certificate.
     """
 
     reason: str
@@ -120,7 +122,7 @@ class Keep:
 class Quarantine:
     """Take this vendor certificate out of service.
 
-    `record`, if any, is written first. `thing`, if any, is deleted: it is named for a serial that nobody knows.
+    `record`, if any, is written first. `thing`, if any, is deleted: it bears a serial that is not on the allow-list.
     """
 
     reason: str
@@ -129,9 +131,7 @@ class Quarantine:
     thing: str | None = None
 
 
-def decide_registered(  # noqa: PLR0911 - a chain of checks, each with its reason, is the specification
-    device: Device | None, presented: Presented, now: int
-) -> Save | Keep | Quarantine:
+def decide_registered(device: Device | None, presented: Presented, now: int) -> Save | Keep | Quarantine:
     """Judge a vendor certificate that has registered itself just in time; `device` is the record of its serial."""
     if not presented.by_vendor_ca:
         return Keep("not a certificate of the vendor CA")
@@ -139,52 +139,85 @@ def decide_registered(  # noqa: PLR0911 - a chain of checks, each with its reaso
         return Quarantine("the certificate names no valid serial", presented.certificate_id)
     if device is None or device.state is State.QUARANTINED:
         return _quarantine_unknown(device, presented.serial, presented.certificate_id)
-    if device.state is State.REVOKED:
-        return _turned_away(device, presented.certificate_id, "the device is revoked")
     if device.state is State.ALLOWED:
         return _vendor_recorded(device, presented, now)
+    if device.state is State.REVOKED:
+        return _quarantine(device, presented.certificate_id, "the device is revoked")
+    return _registered_in_service(device, presented, now)
+
+
+def _registered_in_service(device: Device, presented: Presented, now: int) -> Save | Keep | Quarantine:
+    """Keep the recorded vendor certificate; another one replaces it, if the device is readmitted."""
     known = device.vendor_certificate_id == presented.certificate_id
     if device.readmitted(now):
         return Keep("the vendor certificate is recorded already") if known else _vendor_recorded(device, presented, now)
     if not known:
-        return _turned_away(device, presented.certificate_id, "the serial has another vendor certificate")
+        return _quarantine(device, presented.certificate_id, "the serial has another vendor certificate")
     if device.active:
-        return Quarantine("the vendor certificate has served its purpose", presented.certificate_id)
+        return Quarantine("the device no longer needs its vendor certificate", presented.certificate_id)
     return Keep("the vendor certificate is recorded already")
 
 
 def needs_inspection(device: Device | None, principal: str, now: int) -> bool:
-    """Say whether `decide_create` must be told whose certificate the principal is: the record does not know it."""
+    """Say whether `decide_create` needs to know whose certificate the principal is, because the record cannot tell."""
     if device is None or device.state in (State.QUARANTINED, State.ALLOWED):
         return True
     return device.readmitted(now) and principal not in (device.present_certificate_id, device.vendor_certificate_id)
 
 
-def decide_create(  # noqa: PLR0911 - the same
+def decide_create(
     device: Device | None, serial: str, principal: str, presented: Presented | None, now: int
 ) -> Refuse | Quarantine | Admit:
-    """Judge who asks for a certificate; `presented` is the principal's certificate if that `needs_inspection`."""
+    """Decide whether the principal may have a certificate; `presented` is its certificate if `needs_inspection`."""
     vendors = presented if presented and _speaks_for(presented, serial, device) else None
     if device is None or device.state is State.QUARANTINED:
-        if vendors:
-            return _quarantine_unknown(device, serial, principal)
-        return Refuse("not-allowed", "the serial is not on the allow-list")
-    if vendors and needs_inspection(device, principal, now):
-        recorded = _with_vendor(device, vendors, now)
-        return Admit("the vendor's certificate, whose registration is news", recorded, device.active is not None)
+        return _create_not_allowed(device, serial, vendors)
     if device.state is State.ALLOWED:
-        return Refuse("wrong-principal", "this is not the vendor certificate of this serial")
-    if (device.state, Event.CREATE) not in TRANSITIONS:
-        return Refuse("not-allowed", f"the device is {device.state}")
+        return _create_allowed(device, vendors, now)
+    if device.state is State.REVOKED:
+        return _create_revoked()
+    return _create_in_service(device, principal, vendors, now)
+
+
+def _create_not_allowed(device: Device | None, serial: str, vendors: Presented | None) -> Refuse | Quarantine:
+    """Without a record, or in QUARANTINED: issue nothing, and quarantine a vendor certificate of this serial."""
+    if vendors:
+        return _quarantine_unknown(device, serial, vendors.certificate_id)
+    return Refuse("not-allowed", "the serial is not on the allow-list")
+
+
+def _create_allowed(device: Device, vendors: Presented | None, now: int) -> Refuse | Admit:
+    """In ALLOWED: a vendor certificate of this serial may ask, and is recorded as if its registration had come first.
+
+    The request may overtake the event that reports the registration.
+    """
+    if vendors:
+        return Admit("a vendor certificate of an allowed device", _with_vendor(device, vendors, now))
+    return Refuse("wrong-principal", "this is not the vendor certificate of this serial")
+
+
+def _create_in_service(device: Device, principal: str, vendors: Presented | None, now: int) -> Refuse | Admit:
+    """In THING_CREATED, CERT_ISSUED, ROTATION_COMPLETE: the present certificate may ask.
+
+    While the device is readmitted, a vendor certificate may ask too: the recorded one or a new one, which replaces it.
+    """
+    if principal == device.present_certificate_id:
+        return Admit("the device's present certificate", device)
     if device.readmitted(now) and principal == device.vendor_certificate_id:
         return Admit("the vendor certificate of a readmitted device", device, device.active is not None)
-    if principal != device.present_certificate_id:
-        return Refuse("wrong-principal", "only the device's present certificate may ask for the next")
-    return Admit("the device's present certificate", device)
+    if device.readmitted(now) and vendors:
+        replaced = _with_vendor(device, vendors, now)
+        return Admit("a new vendor certificate of a readmitted device", replaced, device.active is not None)
+    return Refuse("wrong-principal", "only the device's present certificate may ask for the next")
+
+
+def _create_revoked() -> Refuse:
+    """In REVOKED: only an operator's readmission lets the device ask again."""
+    return Refuse("not-allowed", "the device is REVOKED")
 
 
 def reusable(device: Device, public_key: str, now: int) -> Certificate | None:
-    """Return the certificate this key has already, if it is worth handing out again."""
+    """Return the pending or active certificate that has this public key, unless it is in the last third of its life."""
     held = (certificate for certificate in (device.pending, device.active) if certificate)
     return next((c for c in held if c.public_key == public_key and c.fresh(now)), None)
 
@@ -201,7 +234,7 @@ def with_pending(device: Device, certificate: Certificate, now: int) -> Save:
 
 
 def decide_ack(device: Device | None, principal: str, named: str, now: int) -> Refuse | Save | Keep:
-    """Judge the word that the certificate `named` works: believed only over that very certificate."""
+    """Judge an acknowledgement of the certificate `named`: it is believed only if it came over that certificate."""
     if device is None or device.state in OUTSIDE:
         return Refuse("not-allowed", "the device is not in service")
     if named != principal or not device.holds(principal):
@@ -243,8 +276,9 @@ def has_settled(one: Retiring | Returning, now: int) -> bool:
 def finished(device: Device, shut_out: Collection[str], now: int) -> Save | Keep:
     """Return `device`, all of whose `retiring` are retired, without what has settled.
 
-    `shut_out` are those of its returning certificates that cannot be used as they are. Written before they are deleted,
-    they are looked after for as long again: whoever else is deleting one may strip what has registered anew.
+    `shut_out` are those of its returning certificates that cannot be used as they are. Each is about to be deleted, and
+    stays in the record for another SETTLE_MS: a run that deletes it at the same time may also detach the policies of
+    the registration that follows.
     """
     retiring = tuple(one for one in device.retiring if not has_settled(one, now))
     returning = tuple(
@@ -260,14 +294,15 @@ def finished(device: Device, shut_out: Collection[str], now: int) -> Save | Keep
 
 
 def to_return(certificate_ids: Iterable[str], now: int) -> tuple[Returning, ...]:
-    """Return these vendor certificates, each once, as let register again from now on."""
+    """Return these vendor certificates, each once, as certificates that may register again from now on."""
     return tuple(Returning(certificate_id, now) for certificate_id in dict.fromkeys(certificate_ids))
 
 
 def none_returning(device: Device) -> Device:
     """Return `device` with no certificate returning any more.
 
-    One that has not been deleted yet is still out of service, so it is remembered for the next order that lets it in.
+    One that has not been deleted yet is still out of service, so it is recorded as quarantined: a later `allow` or
+    `readmit` lets it register again.
     """
     known = {device.vendor_certificate_id, *device.quarantined}
     left = (one.certificate_id for one in device.returning if one.certificate_id not in known)
@@ -275,14 +310,14 @@ def none_returning(device: Device) -> Device:
 
 
 def to_retire(device: Device, certificate_id: str | None, now: int) -> tuple[Retiring, ...]:
-    """Return what is to be retired, with this certificate, if any, among it."""
+    """Return the device's `retiring`, with this certificate added, if there is one and it is not there yet."""
     if certificate_id is None or certificate_id in {retiring.certificate_id for retiring in device.retiring}:
         return device.retiring
     return (*device.retiring, Retiring(certificate_id, now, vendor=certificate_id == device.vendor_certificate_id))
 
 
 def _speaks_for(presented: Presented, serial: str, device: Device | None) -> bool:
-    """Whether it is a vendor certificate of the serial, in service: a late message of another says nothing."""
+    """Whether it is a vendor certificate of the serial, in service and not to be retired."""
     retired = device is not None and presented.certificate_id in {one.certificate_id for one in device.retiring}
     return presented.by_vendor_ca and presented.serial == serial and presented.in_service and not retired
 
@@ -293,7 +328,7 @@ def _vendor_recorded(device: Device, presented: Presented, now: int) -> Save:
 
 
 def _with_vendor(device: Device, presented: Presented, now: int) -> Device:
-    """Record a vendor certificate; of a readmitted device, another one in its place, and its state stays."""
+    """Record a vendor certificate. A readmitted device keeps its state; its former vendor certificate is retired."""
     came = presented.certificate_id
     replaced = None if device.vendor_certificate_id == came else device.vendor_certificate_id
     return replace(
@@ -309,11 +344,11 @@ def _with_vendor(device: Device, presented: Presented, now: int) -> Device:
 
 def _quarantine_unknown(device: Device | None, serial: str, certificate_id: str) -> Quarantine:
     reason, record = "the serial is not on the allow-list", device or Device(serial, State.QUARANTINED, NEW)
-    return replace(_turned_away(record, certificate_id, reason), thing=serial)
+    return replace(_quarantine(record, certificate_id, reason), thing=serial)
 
 
-def _turned_away(device: Device, certificate_id: str, reason: str) -> Quarantine:
-    """Quarantine a vendor certificate of this serial, and remember it for the order that lets it register again."""
+def _quarantine(device: Device, certificate_id: str, reason: str) -> Quarantine:
+    """Quarantine a vendor certificate of this serial, and record it: a later order may let it register again."""
     if certificate_id in device.quarantined:
         return Quarantine(reason, certificate_id)
     remembered = replace(

@@ -1,4 +1,4 @@
-"""The wire: topics and payloads. To parse is to validate; nothing half-valid leaves this room.
+"""Topics and payloads on the wire. Parsing validates: what this module returns is valid.
 
 - A payload is at most 64 KiB of UTF-8 JSON, an object, nested at most 16 deep.
 - Unknown fields are ignored: they belong to a later version.
@@ -27,7 +27,7 @@ MAX_REPORT: Final = 4 * 1024
 MAX_MESSAGE: Final = 1024
 
 SERIAL: Final = re.compile(r"[a-zA-Z0-9:_-]{1,64}")
-"""What a thing's name allows, within an X.509 common name's length (RFC 5280, ub-common-name)."""
+"""The characters of a thing's name, and at most the length of an X.509 common name (RFC 5280, ub-common-name)."""
 
 REGISTERED_TOPIC: Final = "$aws/events/certificates/registered/"
 
@@ -40,7 +40,7 @@ _SEGMENTS: Final = {"create-man-cert": Event.CREATE, "ack-man-cert": Event.ACK, 
 
 
 class MalformedError(ValueError):
-    """A payload or topic that is not of the protocol; the text says what is wrong with it."""
+    """A payload or topic that does not follow the protocol; the text says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class AckRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckInRequest:
-    """The device's report about itself; its fields are the device's business."""
+    """The device's report about itself; its fields are not interpreted."""
 
     request_id: str
     report: dict[str, Any]
@@ -81,8 +81,8 @@ class CheckInRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
-    """AWS IoT's word that a certificate has registered itself (DG: just-in-time registration)."""
+class RegisteredEvent:
+    """AWS IoT reports that a certificate has registered itself (DG: just-in-time registration)."""
 
     certificate_id: str
 
@@ -117,7 +117,7 @@ class AckResponse:
 
 @dataclass(frozen=True, slots=True)
 class CheckInResponse:
-    """The cloud's time and, if there is any, its advice when to renew."""
+    """The cloud's time and, if there is any, advice when to renew."""
 
     request_id: str
     time: int
@@ -132,7 +132,7 @@ class CheckInResponse:
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """Why not, and when to come back (null: not before something has changed)."""
+    """Why a request is refused, and when to ask again (null: only after something has changed)."""
 
     code: ErrorCode
     message: str
@@ -189,9 +189,9 @@ def parse_check_in(data: bytes) -> CheckInRequest:
     return CheckInRequest(request_id, report)
 
 
-def parse_registered(data: bytes) -> Registered:
-    """Read the certificate's id in the event; its other fields are asked of the registry, which knows them now."""
-    return Registered(certificate_id(_object(data).get("certificateId"), "certificateId"))
+def parse_registered(data: bytes) -> RegisteredEvent:
+    """Read the certificate's id in the event; the registry has its other fields as they are now."""
+    return RegisteredEvent(certificate_id(_object(data).get("certificateId"), "certificateId"))
 
 
 def certificate_id(value: object, name: str) -> str:

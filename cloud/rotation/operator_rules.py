@@ -1,9 +1,10 @@
 """What an operator may order for one serial, and what the record is then. Pure; the operator's commands carry it out.
 
-- `allow`: an unknown or quarantined serial may come aboard.
-- `revoke`: nothing the device has is accepted any more.
-- `readmit`: until a given time the device may start again with a vendor certificate, its own or a new one. For a device
-  whose certificate has expired, that was restored from an old backup, or that was revoked by mistake.
+- `allow`: the device of an unknown or quarantined serial may register.
+- `revoke`: no certificate of the device is accepted any more.
+- `readmit`: until a given time the device may start again with a vendor certificate, the recorded one or a new one.
+  This is for a device whose certificate has expired, that was restored from an old backup, or that was revoked by
+  mistake.
 - `advise`: the device is told, at its next check-in, to renew within a window.
 
 Times are milliseconds since 1970, UTC.
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class OrderError(ValueError):
-    """The order makes no sense for this device; the text says why, and what would."""
+    """The order does not apply to this device; the text says why, and which order does."""
 
 
 def allow(device: Device | None, serial: str, now: int, by: str | None = None) -> Save | Keep:
-    """Put a serial on the allow-list; its quarantined vendor certificates are returning then."""
+    """Put a serial on the allow-list; its quarantined vendor certificates may register again."""
     if device is None:
-        return Save(Device(serial, State.ALLOWED, NEW, allowed_at=now), Entry("allowed", "it may come aboard", by=by))
+        return Save(Device(serial, State.ALLOWED, NEW, allowed_at=now), Entry("allowed", "it may register", by=by))
     if device.state is State.REVOKED:
         raise OrderError("it is revoked: readmit it instead")
     if device.state is not State.QUARANTINED:
@@ -41,29 +42,30 @@ def allow(device: Device | None, serial: str, now: int, by: str | None = None) -
 
 
 def revoke(device: Device, now: int, by: str | None = None) -> Save | Keep:
-    """Take a device out of service; whatever it has is to be retired."""
+    """Take a device out of service; each of its certificates is to be retired."""
     if device.state is State.REVOKED:
         return Keep("revoked already")
     if device.state is State.QUARANTINED:
-        raise OrderError("it was never allowed: it is quarantined, and nothing it has is accepted")
+        raise OrderError("it was never allowed: it is quarantined, and none of its certificates is accepted")
     held = [certificate.certificate_id for certificate in (device.pending, device.active) if certificate]
     revoked = none_returning(device)
     for certificate_id in (*held, device.vendor_certificate_id):
         revoked = replace(revoked, retiring=to_retire(revoked, certificate_id, now))
     revoked = replace(revoked, state=State.REVOKED, active=None, pending=None, renew=None, readmit_until=None)
-    detail = f"retired with it: {', '.join(name[:16] for name in held)}" if held else "it had no certificate of ours"
+    names = ", ".join(name[:16] for name in held)
+    detail = f"certificates retired: {names}" if held else "it had no certificate to retire"
     return Save(revoked, Entry("revoked", detail, by=by))
 
 
 def readmit(device: Device, now: int, until: int, by: str | None = None) -> Save:
-    """Let a device start again with a vendor certificate until then.
+    """Let a device start again with a vendor certificate until `until`.
 
-    Its recorded one and those that were quarantined or being retired are returning then.
+    Its recorded vendor certificate may register again, and so may those that are quarantined or to be retired.
     """
     if device.state is State.QUARANTINED:
         raise OrderError("it was never allowed: allow it instead")
     if device.state is State.ALLOWED and device.readmit_until is None:
-        raise OrderError("it has not come aboard yet, and needs no readmission: any vendor certificate of its will do")
+        raise OrderError("it has not registered yet, so it needs no readmission: any vendor certificate may register")
     vendors = [device.vendor_certificate_id] if device.vendor_certificate_id else []
     vendors += [one.certificate_id for one in device.retiring if one.vendor]
     vendors += [one.certificate_id for one in device.returning]
@@ -80,7 +82,7 @@ def readmit(device: Device, now: int, until: int, by: str | None = None) -> Save
 
 
 def advise(device: Device, advice: Renewal, by: str | None = None) -> Save:
-    """Have a device told to renew within a window; advice that it was given before is replaced."""
+    """Record that the device is to be told to renew within a window, in place of any advice before."""
     if device.active is None:
         raise OrderError(f"it has no certificate to renew: it is {device.state}")
     return Save(replace(device, renew=advice), Entry("advised", f"to renew: {advice.reason}", by=by))

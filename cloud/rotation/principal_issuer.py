@@ -1,14 +1,14 @@
-"""Whose message it is: nobody is refused, or told of a failure, whom another stack serves.
+"""Which stack a message is for: a device that another stack serves gets no refusal or failure from this one.
 
-Every topic rule of an account and region whose filter matches gets a message. So a second stack with the same topic
-prefix hears the devices of the first, and a device takes whatever answer comes for that of its own stack.
+Every topic rule of an account and region whose filter matches receives a message. So a second stack with the same topic
+prefix receives the messages of the first stack's devices, and a device takes any answer for that of its own stack.
 
-- What comes over a certificate that the table knows is ours.
-- So is what comes over a certificate of this stack's CAs: of a device whose record was lost, or is older than it.
-- Anything else is somebody else's, and gets no answer. What is not known is not answered either: a device asks again.
+- A message over a certificate that the table has is for this stack.
+- So is a message over a certificate of this stack's CAs: the record may be lost, or older than the certificate.
+- Any other message gets no answer, and neither does one whose CA cannot be determined: a device asks again.
 
-Only what would be refused is looked at, so it costs a device in service nothing. The registry is asked seldom: AWS IoT
-describes ten certificates a second for a whole account, and issuing needs them.
+Only a message that would be refused is checked, so the check costs a device in service nothing. The registry is asked
+rarely: AWS IoT describes ten certificates a second for a whole account, and issuing needs those calls.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ EVERY_MS: Final = 1000
 
 @dataclass(slots=True)
 class Looks:
-    """How often one process may ask the registry: AT_ONCE, and once more for each EVERY_MS that has passed."""
+    """How often one process may ask the registry: AT_ONCE times, and once more every EVERY_MS."""
 
     left: float = AT_ONCE
     since: int = 0
 
     def take(self, now: int) -> bool:
-        """Take one, if there is one, at `now` (ms)."""
+        """Take one look, if there is one left, at `now` (ms)."""
         self.left = min(AT_ONCE, self.left + max(0, now - self.since) / EVERY_MS)
         self.since = now
         if self.left < 1:
@@ -41,9 +41,10 @@ class Looks:
 
 
 def foreign(world: World, looks: Looks, serial: str, principal: str, *, failing: bool = False) -> str | None:
-    """Return why what came over the certificate `principal` is not answered; None if it is ours.
+    """Return why a message over the certificate `principal` is not answered; None if it is for this stack.
 
-    Raises what AWS raises. `failing`: it is to be told of a failure, so the registry decides where the table cannot.
+    AWS errors are raised as they are. `failing`: the answer would report a failure; if the table cannot be read, the
+    registry decides.
     """
     try:
         device = world.devices.get(serial)
@@ -57,7 +58,7 @@ def foreign(world: World, looks: Looks, serial: str, principal: str, *, failing:
         return "too many certificates that the table does not know came at once"
     found = world.registry.describe(principal)
     if found is None:
-        return "its certificate is not registered any more"
+        return "its certificate is no longer registered"
     if found.ca_id in (world.vendor_ca_id, world.manufacturer_ca_id):
         return None
-    return f"its certificate is of the CA {found.ca_id}, which is not this stack's"
+    return f"its certificate was issued by CA {found.ca_id}, which does not belong to this stack"

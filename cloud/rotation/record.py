@@ -1,4 +1,4 @@
-"""The record: what the cloud knows of one serial, and which certificates it has. Pure data.
+"""The record: what the cloud stores about one serial and its certificates. Pure data.
 
 Times are milliseconds since 1970, UTC.
 """
@@ -10,11 +10,11 @@ from enum import StrEnum
 from typing import Final
 
 NEW: Final = -1
-"""The version of a record that was never written; the first write makes it 0."""
+"""The version of a record that is not written yet; the first write makes it 0."""
 
 
 class State(StrEnum):
-    """Where a serial stands."""
+    """The state of a serial."""
 
     ALLOWED = "ALLOWED"
     THING_CREATED = "THING_CREATED"
@@ -28,7 +28,8 @@ class State(StrEnum):
 class Certificate:
     """A certificate this stack issued: ids are lower-case hex SHA-256 of the DER certificate and of the DER SPKI.
 
-    `recovering`: a device that had an active one asked for it over a vendor certificate, so it may have nothing else.
+    `recovering`: a device with an active certificate asked for this one over a vendor certificate, so the device may
+    have no other certificate that works.
     """
 
     certificate_id: str
@@ -39,17 +40,17 @@ class Certificate:
     recovering: bool = False
 
     def fresh(self, now: int) -> bool:
-        """Whether it is worth handing out again: more than a third of its life is left."""
+        """Whether more than a third of its life is left, so that it can be handed out again."""
         return self.not_after - now > (self.not_after - self.issued_at) / 3
 
 
 @dataclass(frozen=True, slots=True)
 class Retiring:
-    """A certificate to be retired, and since when. An issued one is deleted; the vendor's stays, INACTIVE.
+    """A certificate to be retired, and since when. An issued one is deleted; a vendor certificate stays, INACTIVE.
 
-    The vendor CA registers its certificates just in time: a deleted vendor certificate would come back to life on its
-    next connection. So it remains as a tombstone without policy or thing. The manufacturer CA does not register
-    automatically, so an issued certificate that is deleted is gone for good.
+    AWS IoT registers the vendor CA's certificates just in time: a deleted vendor certificate would be registered again
+    when the device next connects. So it stays registered, INACTIVE, without policy or thing. AWS IoT does not register
+    the manufacturer CA's certificates by itself, so an issued certificate that is deleted cannot be used again.
     """
 
     certificate_id: str
@@ -59,10 +60,10 @@ class Retiring:
 
 @dataclass(frozen=True, slots=True)
 class Returning:
-    """A vendor certificate that an operator's order lets register again, and since when it is looked after.
+    """A vendor certificate that may register again because of an operator's order, and since when.
 
-    It is deleted, for its CA registers it just in time when it comes next. A run that was at work when the order came,
-    and takes the certificate out of service all the same, is made good as long as it is in the record.
+    It is deleted from the registry, because AWS IoT registers it just in time when the device next connects. A run that
+    read the record before the order may still take it out of service; as long as it is in the record, that is repaired.
     """
 
     certificate_id: str
@@ -71,7 +72,7 @@ class Returning:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """An operator's advice, given at `since`, to renew somewhere in this window."""
+    """An operator's advice, given at `since`, to renew within this window."""
 
     start: int
     end: int
@@ -81,7 +82,7 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a device's history: what happened, in a word and in a sentence, and by which operator, if by one."""
+    """A line of a device's history: `event` in a word, `detail` in a sentence, and `by` which operator, if any."""
 
     event: str
     detail: str
@@ -91,12 +92,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What the cloud knows of one serial; `version` counts its writes.
+    """What the cloud stores about one serial; `version` counts its writes.
 
     `vendor_not_after` is when the vendor certificate expires, None if that is not known. Until `readmit_until` the
     device may start again with a vendor certificate. `quarantined` are vendor certificates of this serial that were
-    turned away, the latest last; an operator's order makes them `returning`. `look_at` is when the sweeper is to look
-    at it, as last written.
+    refused and taken out of service, the latest last; an operator's order makes them `returning`. `look_at` is when the
+    sweeper is to look at the record, as last written.
     """
 
     serial: str
@@ -118,20 +119,20 @@ class Device:
 
     @property
     def present_certificate_id(self) -> str | None:
-        """The certificate that may ask for the next one: the active, before there is one the vendor's."""
+        """The certificate that may ask for the next one: the active one, or the vendor certificate if there is none."""
         return self.active.certificate_id if self.active else self.vendor_certificate_id
 
     @property
     def present_not_after(self) -> int | None:
-        """When the present certificate expires; None if there is none, or it is not known."""
+        """When the present certificate expires; None if there is none, or if that is not known."""
         return self.active.not_after if self.active else self.vendor_not_after
 
     def readmitted(self, now: int) -> bool:
-        """Whether an operator lets the device start again with a vendor certificate."""
+        """Whether the device may start again with a vendor certificate now."""
         return self.readmit_until is not None and now < self.readmit_until
 
     def knows(self, certificate_id: str) -> bool:
-        """Whether this is a certificate of the record, whatever it is to the device."""
+        """Whether this certificate is in the record, in any role."""
         leaving = {one.certificate_id for one in self.retiring}
         coming = {one.certificate_id for one in self.returning}
         vendors = {self.vendor_certificate_id, *self.quarantined, *coming}

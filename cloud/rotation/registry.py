@@ -1,7 +1,7 @@
 """AWS IoT: certificates, policies and things, and the answers to devices.
 
-Every change may be made again: what is done already counts as done. The control plane is eventually consistent (DG:
-"Attach a thing or policy"), so a deletion that meets an attachment just removed is tried again.
+Every change may be repeated: what is already done counts as done. The control plane is eventually consistent (DG:
+"Attach a thing or policy"), so a deletion that AWS IoT refuses because of a removed attachment is tried again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PENDING_WAITS: Final = (1.0, 1.0, 2.0, 4.0)
 """Seconds to wait for a just-in-time provisioning template to finish: typically one to three."""
 
 DELETE_WAITS: Final = (0.5, 1.0, 2.0, 4.0)
-"""Seconds to wait between tries to delete what was detached a moment ago."""
+"""Seconds to wait between attempts to delete what was just detached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Registry:
 
     def attached(self, found: Registered) -> Attached:
         """Return what is attached to a certificate."""
-        # Listed to the end before anything is detached, or the pages would shift under the listing.
+        # All pages are read before anything is detached, because detaching changes the pages.
         policies = list(self._iot.get_paginator("list_attached_policies").paginate(target=found.arn))
         things = list(self._iot.get_paginator("list_principal_things").paginate(principal=found.arn))
         return Attached(
@@ -105,8 +105,8 @@ class Registry:
         """Register a certificate as ACTIVE with its policies and thing.
 
         `ca_pem` is the CA that signed it: without it AWS refuses when several CAs share a subject
-        (CertificateConflict). One that is registered already keeps its status: if an operator deactivated it, so it
-        stays.
+        (CertificateConflict). One that is already registered keeps its status: if an operator deactivated it, it
+        stays INACTIVE.
         """
         try:
             arn = self._iot.register_certificate(certificatePem=pem, caCertificatePem=ca_pem, status="ACTIVE")[
@@ -114,14 +114,14 @@ class Registry:
             ]
         except self._iot.exceptions.ResourceAlreadyExistsException:
             existing = self.describe(certificate_id)
-            if existing:  # else its retirement has overtaken us between the two calls
+            if existing:  # else another run retired it between the two calls
                 self.complete(existing, thing, policies)
             return
         with self._unless_deleted(certificate_id):
             self._attach(arn, policies, (thing,))
 
     def complete(self, found: Registered, thing: str, policies: tuple[str, ...]) -> None:
-        """Attach to a registered certificate what it lacks of its policies and thing."""
+        """Attach those of its policies and thing that a registered certificate lacks."""
         with self._unless_deleted(found.certificate_id):
             there = self.attached(found)
             lacking = tuple(policy for policy in policies if policy not in there.policies)
@@ -144,7 +144,7 @@ class Registry:
 
     @contextmanager
     def _unless_deleted(self, certificate_id: str) -> Iterator[None]:
-        """Let it pass that something is not found if it is the certificate: another run has retired it meanwhile."""
+        """Ignore a ResourceNotFoundException if the certificate is missing: another run has deleted it."""
         try:
             yield
         except self._iot.exceptions.ResourceNotFoundException:
@@ -161,11 +161,11 @@ class Registry:
             self._tolerate(partial(self._iot.detach_thing_principal, thingName=thing, principal=found.arn))
 
     def delete(self, certificate_id: str) -> None:
-        """Delete a certificate that is out of service; DeleteConflictException if it stays attached for seconds."""
+        """Delete a certificate that is out of service; DeleteConflictException if AWS IoT refuses for some seconds."""
         self._retry_delete(partial(self._iot.delete_certificate, certificateId=certificate_id))
 
     def delete_thing(self, thing: str, arn: str) -> None:
-        """Delete `thing` unless a certificate other than `arn` belongs to it."""
+        """Delete `thing` unless a certificate other than `arn` is attached to it."""
         try:
             principals = self._iot.list_thing_principals(thingName=thing)["principals"]
         except self._iot.exceptions.ResourceNotFoundException:
@@ -184,7 +184,7 @@ class Registry:
             return
 
     def _retry_delete(self, call: Callable[[], object]) -> None:
-        # What AWS IoT says of a certificate, and of a thing, that still looks attached or ACTIVE to it.
+        # What AWS IoT raises for a certificate or thing that it still considers attached or ACTIVE.
         errors = self._iot.exceptions
         not_yet = errors.DeleteConflictException, errors.CertificateStateException, errors.InvalidRequestException
         for wait in DELETE_WAITS:
@@ -196,6 +196,6 @@ class Registry:
 
 
 def connect() -> Registry:
-    """Return the registry of the account and region this runs in."""
+    """Return the registry of the account and region in which this runs."""
     config = Config(**TIMEOUTS)
     return Registry(boto3.client("iot", config=config), boto3.client("iot-data", config=config))

@@ -1,4 +1,4 @@
-"""What the stack tells the Lambda, from its environment; read once per process, by the composition root."""
+"""The Lambda's settings, which the stack puts into its environment; read once per process."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Timeouts(TypedDict):
 
 
 TIMEOUTS: Final = Timeouts(connect_timeout=2, read_timeout=5)
-"""Short enough that a service that hangs still leaves time, before the function's own end, to tell the device."""
+"""Short enough that, when a service hangs, the function can still answer the device before its own timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The stack's names; see `Environment` in template.yaml."""
+    """The settings; see `Environment` in template.yaml."""
 
     stack: str
     table: str
@@ -39,7 +39,7 @@ class Settings:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Settings:
-        """Return the settings; KeyError names what is missing."""
+        """Return the settings; KeyError names a missing one."""
         policies = environ["DEVICE_POLICY_NAME"], environ["APPLICATION_POLICY_NAME"]
         return cls(
             stack=environ["STACK_NAME"],

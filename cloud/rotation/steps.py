@@ -1,7 +1,7 @@
-"""What each message makes happen: read the record, ask the rules, write the record, and only then touch the world.
+"""What each message causes: read the record, ask the rules, write the record, and only then change AWS IoT.
 
-Every step may run twice, or stop anywhere and run again: the record is written on condition before the first effect,
-and an effect that is there already counts as done.
+Every step may run twice, or stop anywhere and run again: before the first effect the record is written, if nobody else
+has written it, and an effect that has already happened counts as done.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ T = TypeVar("T")
 
 
 class StillPendingError(RuntimeError):
-    """The provisioning template may yet undo a quarantine: raised so that Lambda runs the event again in a minute."""
+    """The provisioning template may still undo a quarantine: raised so that Lambda runs the event again in a minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything a step may touch; `clock` tells ms since 1970."""
+    """Everything a step reads or changes; `clock` returns ms since 1970."""
 
     devices: Devices
     registry: Registry
@@ -51,7 +51,7 @@ class World:
 
 
 def again_on_conflict(step: Callable[P, T]) -> Callable[P, T]:
-    """Run a step again, from reading the record on, when somebody else wrote the record meanwhile."""
+    """Run a step again from its start when another run wrote the record meanwhile."""
 
     @wraps(step)
     def persistent(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -70,7 +70,7 @@ def create(world: World, serial: str, principal: str, pem: str) -> Certificate |
     """Return the certificate for the request `pem`: issued, recorded, and only then registered."""
     now = world.clock()
     device = world.devices.get(serial)
-    presented = _presented(world, principal) if lifecycle.needs_inspection(device, principal, now) else None
+    presented = _inspect(world, principal) if lifecycle.needs_inspection(device, principal, now) else None
     decision = lifecycle.decide_create(device, serial, principal, presented, now)
     if isinstance(decision, Refuse | Quarantine):
         return decision
@@ -81,7 +81,7 @@ def create(world: World, serial: str, principal: str, pem: str) -> Certificate |
     certificate = lifecycle.reusable(decision.device, request.fingerprint, now)
     found = world.registry.describe(certificate.certificate_id) if certificate else None
     if certificate and not found and not world.issuer.signed(certificate.pem):
-        certificate = None  # this stack cannot register it, so it is of no use to anybody
+        certificate = None  # this stack cannot register it, so it is useless
     if certificate is None:
         certificate = replace(world.issuer.issue(request, serial, now), recovering=decision.recovering)
         issued = lifecycle.with_pending(decision.device, certificate, now)
@@ -92,16 +92,16 @@ def create(world: World, serial: str, principal: str, pem: str) -> Certificate |
     else:
         named = certificate.certificate_id
         world.registry.register_active(certificate.pem, world.issuer.ca_pem, named, serial, world.policies)
-    # A run that was overtaken on its way has just registered what the other one had retired already.
+    # If another run has retired this certificate meanwhile, this run has just registered it again.
     latest = world.devices.get(serial)
     if latest is None or not latest.holds(certificate.certificate_id):
         _retire(world, certificate.certificate_id, delete=True)
-        return Refuse("conflict", "another request has taken the place of this one", CONFLICT_S)
+        return Refuse("conflict", "another request has replaced this one", CONFLICT_S)
     return certificate
 
 
 def chain_of(world: World, certificate: Certificate) -> str | None:
-    """Return the certificate, PEM, of the CA that signed this one; None if that CA is not registered any more."""
+    """Return the certificate, PEM, of the CA that signed this one; None if that CA is no longer registered."""
     if world.issuer.signed(certificate.pem):
         return world.issuer.ca_pem
     found = world.registry.describe(certificate.certificate_id)
@@ -110,7 +110,7 @@ def chain_of(world: World, certificate: Certificate) -> str | None:
 
 @again_on_conflict
 def acknowledge(world: World, serial: str, principal: str, named: str) -> Refuse | None:
-    """Make the pending certificate active; None is yes."""
+    """Make the pending certificate active; return None, or the refusal."""
     now = world.clock()
     decision = lifecycle.decide_ack(world.devices.get(serial), principal, named, now)
     if isinstance(decision, Save):
@@ -132,10 +132,10 @@ def check_in(world: World, serial: str, principal: str, report: str) -> Device |
 
 @again_on_conflict
 def registered(world: World, certificate_id: str) -> str | None:
-    """Record a vendor certificate that registered itself, or quarantine it. Return its serial, if it names one."""
-    presented = _presented(world, certificate_id)
+    """Record a vendor certificate that has registered itself, or quarantine it. Return its serial, if it has one."""
+    presented = _inspect(world, certificate_id)
     if presented is None:
-        telemetry.say("registered", certificate=certificate_id, reason="the certificate is gone")
+        telemetry.say("registered", certificate=certificate_id, reason="the certificate is no longer registered")
         return None
     now = world.clock()
     device = world.devices.get(presented.serial) if presented.serial else None
@@ -153,8 +153,8 @@ def registered(world: World, certificate_id: str) -> str | None:
 def quarantine(world: World, decision: Quarantine) -> None:
     """Take a vendor certificate out of service, and the thing that was made for an unknown serial.
 
-    While the provisioning template has not finished it would set the certificate ACTIVE again: it is given some
-    seconds, and if it has not finished even then, StillPendingError asks for one more run when it surely has.
+    A provisioning template that has not finished would set the certificate ACTIVE again. So this waits some seconds for
+    it; if it has not finished by then, StillPendingError asks for one more run, in a minute.
     """
     if decision.record:
         entry = Entry("quarantined", decision.reason, decision.certificate_id)
@@ -162,17 +162,17 @@ def quarantine(world: World, decision: Quarantine) -> None:
     found = world.registry.wait_until_provisioned(decision.certificate_id)
     if found is None:
         return
-    if found.status != "INACTIVE":  # a second run for the same certificate is not a second alarm
+    if found.status != "INACTIVE":  # a second run for the same certificate is not counted again
         telemetry.count("Quarantined", world.stack, certificate=decision.certificate_id, reason=decision.reason)
     world.registry.disable(decision.certificate_id)
     if decision.thing:
         world.registry.delete_thing(decision.thing, found.arn)
     if found.status == "PENDING_ACTIVATION":
-        raise StillPendingError(f"{decision.certificate_id} may yet be activated by its provisioning template")
+        raise StillPendingError(f"{decision.certificate_id} may still be activated by its provisioning template")
 
 
 class RetirementContext(Protocol):
-    """What it takes to finish what a record says is to be done."""
+    """What `finish` needs."""
 
     @property
     def devices(self) -> Devices:
@@ -188,10 +188,10 @@ class RetirementContext(Protocol):
 
 
 def finish(world: RetirementContext, serial: str, *, ordered: bool = False) -> None:
-    """Do what the record says is to be done: what the last message left, or one before it could not finish.
+    """Do what the record says is to be done, whichever run has left it.
 
-    What is to be retired is retired. A vendor certificate that an order lets register again, and that is out of service
-    all the same, is deleted, so that it can. `ordered`: by the order itself, just now.
+    Certificates to be retired are retired. A vendor certificate that may register again, but is registered and out of
+    service, is deleted, so that it can. `ordered`: an operator's command calls this right after its order.
     """
     device = world.devices.get(serial)
     if device is None or not (device.retiring or device.returning):
@@ -205,7 +205,7 @@ def finish(world: RetirementContext, serial: str, *, ordered: bool = False) -> N
         try:
             world.devices.save(rest.device, now, rest.entry)
         except ConflictError:
-            return  # whoever wrote will find the same, and do the rest
+            return  # the run that wrote finds the same in the record, and does the rest
     for certificate_id in shut_out:
         _retire(world, certificate_id, delete=True)
 
@@ -213,8 +213,8 @@ def finish(world: RetirementContext, serial: str, *, ordered: bool = False) -> N
 def _shut_out(world: RetirementContext, one: Returning, now: int, *, ordered: bool) -> bool:
     """Whether a vendor certificate that may register again cannot be used as it is.
 
-    One that is not complete yet may be in the hands of its provisioning template: it is given the time to settle. An
-    operator who orders it now does not wait, and knows that the device has nothing.
+    If it is not complete, its provisioning template may still be working on it: SETTLE_MS must pass first. An order
+    does not wait, because its operator knows that the device has no certificate that works.
     """
     found = world.registry.describe(one.certificate_id)
     if found is None:
@@ -234,7 +234,7 @@ def _retire(world: RetirementContext, certificate_id: str, *, delete: bool) -> N
         world.registry.delete(certificate_id)
 
 
-def _presented(world: World, certificate_id: str) -> Presented | None:
+def _inspect(world: World, certificate_id: str) -> Presented | None:
     found = world.registry.describe(certificate_id)
     if found is None:
         return None

@@ -1,7 +1,7 @@
-"""The scheduled run: looks at every record whose time has come, and does what no message will come to do.
+"""The scheduled run: looks at every record that is due, and does what no message triggers.
 
-A record is first written with the time of its next look, and only then acted upon: one that keeps failing does not hold
-up the others, two sweepers do not do the same work, and a run that is cut short loses nothing.
+A record is first written with the time of its next look, and only then acted upon. So a record that keeps failing does
+not delay the others, two sweepers do not do the same work, and a run that is stopped loses nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from cloud.rotation.steps import World
 
 ENOUGH_MS: Final = 20_000
-"""What must be left of the function's time to begin with one more record: a retirement may wait for detachments."""
+"""The time that the function must have left to begin another record: a retirement may wait for detachments."""
 
 
 def sweep(world: World, remaining_ms: Callable[[], int]) -> None:
-    """Look at every record that is due, as far as the time goes; the next run goes on from there."""
+    """Look at every record that is due while there is time; the next run looks at the rest."""
     looked = 0
     for serial in world.devices.due(world.clock()):
         if remaining_ms() <= ENOUGH_MS:
@@ -31,8 +31,8 @@ def sweep(world: World, remaining_ms: Callable[[], int]) -> None:
         try:
             _look(world, serial)
         except ConflictError:
-            continue  # the device itself is at it
-        except Exception as error:  # noqa: BLE001 - counted, and looked at again; the others must not wait for it
+            continue  # another run has written the record
+        except Exception as error:  # noqa: BLE001 - it is counted and looked at again; the others go on
             problem = f"{type(error).__name__}: {error}"
             telemetry.count("Failed", world.stack, serial=serial, request="sweep", reason=problem)
     telemetry.count("Swept", world.stack, looked)

@@ -1,4 +1,4 @@
-"""What stands behind cloud/setup.sh: make the stack and its two CAs, prepare a device, take everything away again.
+"""The implementation of cloud/setup.sh: create the stack and its two CAs, prepare devices, remove everything.
 
-Each command may be stopped anywhere and run again: it looks at what is there and does the rest.
+Each command may be interrupted anywhere and run again: it finds what exists and does the rest.
 """

@@ -1,4 +1,4 @@
-"""The commands behind cloud/setup.sh, and the one place that talks to the human."""
+"""The commands of cloud/setup.sh, and all that they print."""
 # ruff: noqa: T201 - a command line program prints
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.common import aws_session, serial_list
-from cloud.common.arguments import SERIAL
+from cloud.common import aws_session
 from cloud.common.errors import SetupError, reported
+from cloud.common.operator_input import confirmed, listed_serials
 from cloud.common.progress import shown
 from cloud.setup import arguments, authorities, ca_key, files, preflight, stack
 from cloud.setup.factory import Factory, Made, open_for
@@ -23,9 +23,11 @@ from cloud.setup.teardown import Teardown
 if TYPE_CHECKING:
     import argparse
 
+    from cloud.common.serial_list import Row
+
 
 def main(words: list[str] | None = None) -> int:
-    """Run the command line; the exit status is 0 when all is done, 1 with a reason, 2 for a wrong command line."""
+    """Run the command line. The exit status is 0 for success, 1 for a problem, 2 for a wrong command line."""
     options = arguments.parse(words)
 
     def run() -> int:
@@ -36,7 +38,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def deploy(options: argparse.Namespace) -> None:
-    """Make the CAs, build, deploy, and say what comes next."""
+    """Create the CAs, build, deploy, and print the next command."""
     preflight.check_lifetime(options.lifetime, local=options.local is not None)
     here = aws_session.connect(options.region, options.local)
     _preflight(here, options)
@@ -47,7 +49,7 @@ def deploy(options: argparse.Namespace) -> None:
         say(remark)
     state = _state(options)
     if options.dry_run:
-        say(f"all that is needed is there; would deploy {options.stack} to {here.place}, with state in {state}")
+        say(f"nothing is missing; would deploy {options.stack} to {here.place}, with the vendor CA's key in {state}")
         return
     say(f"deploying {options.stack} to {here.place}")
 
@@ -56,11 +58,11 @@ def deploy(options: argparse.Namespace) -> None:
     in_kms = ca_key.in_kms(here, names, ca_key.spec_of(options.ca_key))
     kept = ca_key.choose(options.ca_key, ca_key.InSsm(parameters, names), in_kms)
     _, new = authorities.manufacturer_ca(parameters, options.stack, kept)
-    say(f"manufacturer CA: {'made' if new else 'there already'}; its key is {kept.place} and nowhere else")
+    say(f"manufacturer CA: {'created' if new else 'exists'}; its key is only in {kept.place}")
     keys = authorities.VendorKeys(state)
     _, new = authorities.vendor_ca(parameters, options.stack, keys)
-    where = str(keys.key) if keys.key.exists() else "on another machine"
-    say(f"vendor CA: {'made' if new else 'there already'}; its key is {where}")
+    where = f"in {keys.key}" if keys.key.exists() else "on another machine"
+    say(f"vendor CA: {'created' if new else 'exists'}; its key is {where}")
 
     files.private_directory(state)
     log = state / "deploy.log"
@@ -77,43 +79,31 @@ def deploy(options: argparse.Namespace) -> None:
 
 
 def device(options: argparse.Namespace) -> None:
-    """Prepare one device, or all of a list."""
-    listed = _listed(options.serials) if options.serials else None
+    """Prepare one device, or every device of a list."""
+    listed = listed_serials(options.serials) if options.serials else None
     here = aws_session.connect(options.region, options.local)
     _preflight(here, options)
     redo = f"cloud/setup.sh deploy{_same(options)}"
     factory = open_for(here, options.stack, authorities.VendorKeys(_state(options)), redo)
-    lifetime = timedelta(seconds=options.vendor_lifetime)
+    lifetime = timedelta(seconds=options.vendor_lifetime or arguments.VENDOR_LIFETIME_S)
     if listed is not None:
-        _many(factory, listed, options.out or Path("devices"), lifetime, force=options.force)
+        kept = _many(factory, listed, options.out or Path("devices"), lifetime, force=options.force)
+        if options.vendor_lifetime and kept:
+            say("--vendor-lifetime has no effect on bundles that are kept; --force writes new certificates")
         return
     directory = (options.out or Path(options.serial)).absolute()
     made = factory.make(options.serial, directory, lifetime, force=options.force)
-    say(f"{options.serial} {'is now' if made.allowed else 'was already'} allowed")
-    say(f"its bundle is {'written to' if made.bundle else 'kept as it was in'} {directory}")
-    print("Next: put the bundle on the device as /etc/iot-agent (bootstrap/key.pem is its secret), or try it here:")
-    print(f"  build/env/agent/bin/iot-agent --config {directory}/agent.yaml")
+    say(f"{options.serial} {'is now' if made.allowed else 'was already'} on the allow-list")
+    say(f"its bundle {'was written to' if made.bundle else 'already exists and is kept:'} {directory}")
+    if options.vendor_lifetime and not made.bundle:
+        say("--vendor-lifetime has no effect on a bundle that is kept; --force writes a new certificate")
+    print("Next: copy the bundle to the device as /etc/iot-agent; bootstrap/key.pem is secret")
 
 
-def _listed(name: str) -> list[serial_list.Row]:
-    """Return the serials in a file, `-` for standard input; SetupError names every line that is wrong."""
-    try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"cannot read {name}: {error}", "give a text file with one serial a line") from error
-    found, faults = serial_list.read(text.splitlines(), SERIAL)
-    if faults:
-        wrong = "\n".join(f"  {fault}" for fault in faults)
-        raise SetupError(f"nothing was done: {len(faults)} lines of {name} are wrong:\n{wrong}", "mend them, run again")
-    if not found:
-        raise SetupError(f"there is no serial in {name}", "give a text file with one serial a line")
-    return found
-
-
-def _many(factory: Factory, listed: list[serial_list.Row], parent: Path, lifetime: timedelta, *, force: bool) -> None:
-    """Prepare every device; one that fails does not keep the others from being made."""
+def _many(factory: Factory, listed: list[Row], parent: Path, lifetime: timedelta, *, force: bool) -> int:
+    """Prepare every device, go on after a failure, and return how many bundles were kept."""
     parent = parent.absolute()
-    say(f"preparing {len(listed)} devices in {parent}; may be interrupted, and run again to go on")
+    say(f"preparing {len(listed)} devices in {parent}; if interrupted, run the same command again to continue")
     done: list[Made] = []
     failed: list[str] = []
     for row in shown(listed, "devices"):
@@ -122,36 +112,38 @@ def _many(factory: Factory, listed: list[serial_list.Row], parent: Path, lifetim
         except (SetupError, ClientError, BotoCoreError, OSError) as error:
             failed.append(f"  line {row.line}: {row.serial}: {error}")
     bundles, allowed = sum(made.bundle for made in done), sum(made.allowed for made in done)
-    say(f"bundles: {bundles} written, {len(done) - bundles} kept as they were")
-    say(f"allow-list: {allowed} new, {len(done) - allowed} there already")
+    say(f"bundles: {bundles} written, {len(done) - bundles} already existed and are kept")
+    say(f"allow-list: {allowed} added, {len(done) - allowed} already on it")
     if failed:
         raise SetupError(
-            f"{len(failed)} devices are not ready:\n" + "\n".join(failed), "see to each, and run the same command again"
+            f"{len(failed)} devices are not ready:\n" + "\n".join(failed),
+            "solve each problem and run the same command again",
         )
+    return len(done) - bundles
 
 
 def destroy(options: argparse.Namespace) -> None:
-    """Ask, remove everything, say what is left."""
+    """Ask, remove everything, and report what could not be removed."""
     here = aws_session.connect(options.region, options.local)
     _preflight(here, options)
     what = f"stack {options.stack} with its table of devices, their certificates and its CAs"
     question = f"Remove {what} from {here.place}?"
-    if not options.yes and not _confirmed(question):
+    if not options.yes and not confirmed(question):
         raise SetupError("nothing was removed")
     work = Teardown(here, stack.Stack(here, options.stack), say)
     work.run()
     if work.problems:
         left = "\n".join(f"  {problem}" for problem in work.problems)
         raise SetupError(
-            f"some things are left:\n{left}", "remove what stands in the way, then run the same command again"
+            f"some things could not be removed:\n{left}", "solve each problem and run the same command again"
         )
-    say(f"{options.stack} is gone from {here.place}")
+    say(f"{options.stack} is removed from {here.place}")
 
     keys = authorities.VendorKeys(_state(options))
     if not keys.key.exists():
         return
-    question = f"Delete the vendor CA's key {keys.key} too? What it has signed can then never be renewed."
-    if options.delete_vendor_key or (not options.yes and _confirmed(question)):
+    question = f"Delete the vendor CA's key {keys.key} too? No vendor certificate can be signed with it any more."
+    if options.delete_vendor_key or (not options.yes and confirmed(question)):
         keys.certificate.unlink(missing_ok=True)
         keys.key.unlink()
         say("the vendor CA's key is deleted")
@@ -160,7 +152,7 @@ def destroy(options: argparse.Namespace) -> None:
 
 
 def say(line: str) -> None:
-    """Report progress."""
+    """Print a line of progress."""
     print(f"setup: {line}", flush=True)
 
 
@@ -171,7 +163,7 @@ def _preflight(here: aws_session.Cloud, options: argparse.Namespace) -> None:
 
 
 def _parameters(options: argparse.Namespace, target: dict[str, str]) -> dict[str, str]:
-    """Return the stack's parameters; one left out keeps its deployed value, or at first the template's default."""
+    """Return the stack's parameters. One left out keeps its deployed value; on first deploy it has its default."""
     names = Names(options.stack)
     given = {
         "VendorCaCertificate": names.vendor_certificate,
@@ -187,7 +179,7 @@ def _parameters(options: argparse.Namespace, target: dict[str, str]) -> dict[str
 
 
 def _state(options: argparse.Namespace) -> Path:
-    """Return where the vendor CA's key is kept; a local cloud's goes with the local cloud's directory."""
+    """Return where the vendor CA's key is kept; for a local cloud that is in the local cloud's directory."""
     if options.state:
         chosen = Path(options.state)
     elif options.local:
@@ -199,17 +191,10 @@ def _state(options: argparse.Namespace) -> Path:
 
 
 def _same(options: argparse.Namespace) -> str:
-    """Return the options that the next command needs too, to mean the same stack."""
+    """Return the options with which another command works on the same stack."""
     given = {"--stack": options.stack if options.stack != "iot-agent" else None}
     given |= {"--region": options.region, "--local": options.local, "--state": options.state}
     return "".join(f" {name} {value}" for name, value in given.items() if value)
-
-
-def _confirmed(question: str) -> bool:
-    try:
-        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
-    except EOFError:
-        return False
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: what can be asked for, and each value understood once, here."""
+"""The command line of cloud/setup.sh: commands, options, and how each value is read."""
 
 from __future__ import annotations
 
@@ -9,48 +9,51 @@ from pathlib import Path
 from cloud.common.arguments import add_where, lifetime_s, matching, serial
 from cloud.setup.ca_key import CHOICES
 
-# What template.yaml allows, told before anything is made.
+# The pattern of TopicPrefix in template.yaml, so that a wrong value is refused before anything is created.
 TOPIC_PREFIX = re.compile(r"(?=.{1,32}$)/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,3}")
 
-OVERVIEW = """\
-Sets up the cloud side of iot-agent, in AWS or on this machine.
+VENDOR_LIFETIME_S = lifetime_s("30d")
 
-  cloud/setup.sh deploy            create or update the stack and its two CAs
-  cloud/setup.sh device SN-0001    prepare one device: allow its serial, make the files it is delivered with
-  cloud/setup.sh destroy           remove everything again
+SETUP_OVERVIEW = """\
+Sets up the cloud side of iot-agent, in AWS or in a local cloud on this machine.
 
-Every command can be interrupted and run again; `COMMAND --help` says more."""
+  cloud/setup.sh deploy                create or update the stack and its two CAs
+  cloud/setup.sh device SN-0001        prepare one device: put it on the allow-list, write its bundle
+  cloud/setup.sh device --from FILE    prepare every device of a list
+  cloud/setup.sh destroy               remove everything that these commands created
+
+Every command can be interrupted and run again; `cloud/setup.sh COMMAND --help` describes it."""
 
 DEPLOY = """\
 Creates what is missing and updates the rest:
   - the vendor CA, which signs the certificate a device is delivered with. Its key stays on this machine (--state).
-  - the manufacturer CA, which signs the certificates a device uses. Its key is kept in SSM only, a
-    SecureString; with --ca-key kms it is made in KMS and never leaves it.
-  - the stack, with `sam build` and `sam deploy`: the Lambda, its rules, the table of devices, policies, alarms.
-Run it again at any time, for instance with another --lifetime; options left out keep their deployed value."""
+  - the manufacturer CA, which signs the certificates that devices use. Its key is kept only in SSM, as a SecureString;
+    with --ca-key kms it is created in KMS and never leaves KMS.
+  - the stack, with `sam build` and `sam deploy`: the Lambda, its topic rules, the table of devices, policies, alarms.
+Run it again at any time, for instance with another --lifetime. An option left out keeps its deployed value."""
 
 DEVICE = """\
-Allows SERIAL in the stack's table and writes its bundle, what the device is delivered with:
+Puts SERIAL on the stack's allow-list and writes its bundle, the files that the device is delivered with:
   agent.yaml               the agent's configuration
   bootstrap/               the vendor certificate (with its CA) and its private key, mode 0600
-  endpoint-ca.pem          whom the device trusts as its MQTT endpoint
-  manufacturer-ca.pem      whose certificates it accepts as its own
-A bundle that is complete and still valid is kept as it is; --force makes a new key and certificate.
+  endpoint-ca.pem          the CA by which the device verifies its MQTT endpoint
+  manufacturer-ca.pem      the CA whose certificates the device accepts as its own
+A bundle that is complete and still valid is kept; --force writes a new key and a new certificate.
 
-With --from FILE, all serials of a list: one a line, or a CSV with a column `serial`. The whole list is judged first,
-and nothing is done while a line of it is wrong. It may be interrupted, and goes on when it is run again."""
+With --from FILE, prepares every serial of a list: one a line, or a CSV with a column serial. The whole list is checked
+first, and nothing is done if a line of it is wrong. If interrupted, run the same command again to continue."""
 
 DESTROY = """\
-Removes, in this order: the certificates of devices and their things, the stack with its table, the CAs, their
-parameters in SSM and the key in KMS, which KMS deletes 7 days later. No device can connect any more; a new deploy makes
-a new manufacturer CA, so that every device then needs a new bundle. The vendor CA's key on this machine is asked about
+Removes, in this order: the devices' certificates and things, the stack with its table, the CAs, their parameters in SSM
+and the key in KMS, which KMS deletes 7 days later. After that no device can connect. A new deploy creates a new
+manufacturer CA, so every device then needs a new bundle. Whether to delete the vendor CA's key on this machine is asked
 separately."""
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
-    """Return the command and its options; prints help or what is wrong and exits as argparse does."""
+    """Return the command and its options; like argparse, print help or an error and exit."""
     plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="cloud/setup.sh", description=OVERVIEW, formatter_class=plain)
+    parser = argparse.ArgumentParser(prog="cloud/setup.sh", description=SETUP_OVERVIEW, formatter_class=plain)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     deploy = commands.add_parser("deploy", help="create or update the stack", description=DEPLOY, formatter_class=plain)
@@ -58,44 +61,60 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "--lifetime",
         type=lifetime_s,
         metavar="TIME",
-        help="of a device certificate, as 90d or 12h; 2h or more, in a local cloud also 30m or 20s (at first: 90d)",
+        help="lifetime of device certificates, at least 2h, except in a local cloud (default on first deploy: 90d)",
     )
     deploy.add_argument(
         "--ca-key",
         choices=CHOICES,
         metavar="WHERE",
-        help="where the manufacturer CA's key is kept: ssm, or kms (the same as kms:ECC_NIST_P256), kms:RSA_2048, "
-        "kms:RSA_3072; cannot be changed later (at first: ssm)",
+        help="where the manufacturer CA's key is kept: ssm, kms (the same as kms:ECC_NIST_P256), kms:RSA_2048 or "
+        "kms:RSA_3072; cannot be changed later (default on first deploy: ssm)",
     )
-    deploy.add_argument("--alarm-email", metavar="ADDRESS", help="who is told of alarms (at first: nobody)")
-    deploy.add_argument("--dry-run", action="store_true", help="only look whether all that is needed is there")
     deploy.add_argument(
-        "--topic-prefix", type=topic_prefix, metavar="PREFIX", help="of all MQTT topics (at first: cert-rotation)"
+        "--alarm-email", metavar="ADDRESS", help="where alarms are sent (default on first deploy: nowhere)"
+    )
+    deploy.add_argument("--dry-run", action="store_true", help="only check that nothing is missing; change nothing")
+    deploy.add_argument(
+        "--topic-prefix",
+        type=topic_prefix,
+        metavar="PREFIX",
+        help="first levels of all MQTT topics (default on first deploy: cert-rotation)",
     )
     deploy.add_argument(
         "--application-policy",
         metavar="NAME",
-        help="an AWS IoT policy of yours, attached to every device certificate: what the application may do",
+        help="your AWS IoT policy for the application on the device; attached to every device certificate",
     )
 
-    device = commands.add_parser("device", help="prepare one device", description=DEVICE, formatter_class=plain)
+    device = commands.add_parser(
+        "device", help="prepare one device, or every device of a list", description=DEVICE, formatter_class=plain
+    )
     which = device.add_mutually_exclusive_group(required=True)
     which.add_argument("serial", type=serial, nargs="?", metavar="SERIAL", help="up to 64 letters, digits, : _ -")
-    which.add_argument("--from", dest="serials", metavar="FILE", help="a list of serials (- is standard input)")
+    which.add_argument(
+        "--from",
+        dest="serials",
+        metavar="FILE",
+        help="a file with one serial a line, or a CSV with a column serial (- is standard input)",
+    )
     device.add_argument(
-        "--out", type=Path, metavar="DIR", help="where the bundle goes (default: ./SERIAL; of a list: ./devices/SERIAL)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="directory of the bundle (default: ./SERIAL); with --from, the parent of all (default: ./devices)",
     )
     device.add_argument(
         "--vendor-lifetime",
         type=lifetime_s,
-        default=lifetime_s("30d"),
         metavar="TIME",
-        help="of the vendor certificate: how long the device may wait before its first connection (default: 30d)",
+        help="lifetime of a new vendor certificate; within it the device must connect first (default: 30d)",
     )
-    device.add_argument("--force", action="store_true", help="replace the bundle's key and certificate")
+    device.add_argument(
+        "--force", action="store_true", help="write a new key and certificate even if the bundle is valid"
+    )
 
-    destroy = commands.add_parser("destroy", help="remove it all", description=DESTROY, formatter_class=plain)
-    destroy.add_argument("--yes", action="store_true", help="do not ask; keeps the vendor CA's key")
+    destroy = commands.add_parser("destroy", help="remove everything", description=DESTROY, formatter_class=plain)
+    destroy.add_argument("--yes", action="store_true", help="do not ask for confirmation; the vendor CA's key is kept")
     destroy.add_argument("--delete-vendor-key", action="store_true", help="delete the vendor CA's key without asking")
 
     for command in (deploy, device, destroy):
@@ -104,14 +123,18 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
             "--state",
             type=Path,
             metavar="DIR",
-            help="where the vendor CA's key is kept (default: ~/.local/state/iot-agent-cloud/NAME; local: in DIR)",
+            help="directory of the vendor CA's key (default: ~/.local/state/iot-agent-cloud/STACK; local: in DIR)",
         )
         where.add_argument(
-            "--skip-permission-check", action="store_true", help="do not ask IAM beforehand whether you may do all this"
+            "--skip-permission-check",
+            action="store_true",
+            help="do not ask IAM first whether you have the permissions that the command needs",
         )
     return parser.parse_args(words)
 
 
 def topic_prefix(text: str) -> str:
     """Return a topic prefix; it may begin with a slash."""
-    return matching(TOPIC_PREFIX, text, "at most four levels of letters, digits, '_' or '-', 32 in all")
+    return matching(
+        TOPIC_PREFIX, text, "one to four levels of letters, digits, '_' or '-', at most 32 characters in all"
+    )

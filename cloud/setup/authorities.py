@@ -1,8 +1,8 @@
-"""Where the CAs are kept, and how they come to be without ever leaving a mismatched pair.
+"""Where the CAs are kept, and how they are created so that key and certificate always match.
 
-Rule: the key is stored first, and a certificate is only ever made from a stored key. So a run that ends anywhere leaves
-nothing, a key alone (the next run makes its certificate) or a pair. A certificate without its key, or a pair that does
-not match, is somebody's mistake: it is reported, and nothing is overwritten.
+Rule: the key is stored first, and a certificate is only made from a stored key. So a run that is interrupted anywhere
+leaves nothing, a key alone (the next run makes its certificate) or a pair. If there is a certificate without its key,
+or a pair that does not match, somebody has changed it: it is reported, and nothing is overwritten.
 
 - manufacturer CA: key in an SSM SecureString, written straight from memory, never to a disk, or in KMS (`custody`);
   certificate in SSM.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cloud.setup.ca_key import Custody
     from cloud.setup.ssm_parameters import Parameters
 
-START_AFRESH = "run `destroy` and `deploy` to start afresh"
+START_AFRESH = "run `destroy` and `deploy` to start again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class VendorKeys:
 
 
 def manufacturer_ca(parameters: Parameters, stack: str, custody: Custody) -> tuple[str, bool]:
-    """Return the manufacturer CA's certificate, made if need be, and whether it is new. Raises SetupError."""
+    """Return the manufacturer CA's certificate, created if there is none, and whether it is new. Raises SetupError."""
     names = Names(stack)
     key, certificate = custody.find(), parameters.get(names.manufacturer_certificate)
     new = certificate is None
@@ -63,21 +63,21 @@ def manufacturer_ca(parameters: Parameters, stack: str, custody: Custody) -> tup
         raise SetupError(
             f"the manufacturer CA's key is gone: neither SSM parameter {names.manufacturer_key} nor KMS key "
             f"{names.kms_alias} is there",
-            "restore it if you have it (a deletion in KMS can be cancelled until it is done); if not, "
+            "restore it if you have a copy (a deletion in KMS can be cancelled until it is carried out); if not, "
             f"{START_AFRESH} (every device needs a new bundle)",
         )
     if not certificates.is_pair(certificate, key):
         raise SetupError(
-            f"{custody.place} and SSM parameter {names.manufacturer_certificate} do not belong together",
-            f"restore the one that was changed; if you cannot, {START_AFRESH}",
+            f"{custody.place} and SSM parameter {names.manufacturer_certificate} do not match",
+            f"restore the one that was changed; if that is impossible, {START_AFRESH}",
         )
     return certificate, new
 
 
 def vendor_ca(parameters: Parameters, stack: str, keys: VendorKeys) -> tuple[str, bool]:
-    """Return the vendor CA's certificate, made if need be, and whether it is new. Raises SetupError.
+    """Return the vendor CA's certificate, created if there is none, and whether it is new. Raises SetupError.
 
-    Another machine may deploy without having the vendor CA's key; only `device` needs it.
+    Another machine may deploy without the vendor CA's key; only `device` needs the key.
     """
     name = Names(stack).vendor_certificate
     certificate, key = parameters.get(name), keys.read()
@@ -104,9 +104,9 @@ def vendor_ca(parameters: Parameters, stack: str, keys: VendorKeys) -> tuple[str
 
 
 def vendor_signer(parameters: Parameters, stack: str, keys: VendorKeys) -> certificates.Signer:
-    """Return the vendor CA, to sign with. Raises SetupError when they are not at hand."""
+    """Return the vendor CA, to sign with. Raises SetupError if its certificate or key is missing."""
     if parameters.get(Names(stack).vendor_certificate) is None:
-        raise SetupError(f"stack {stack} has no vendor CA yet", "run `deploy` first")
+        raise SetupError(f"stack {stack} has no vendor CA yet", "run cloud/setup.sh deploy first")
     certificate, _ = vendor_ca(parameters, stack, keys)
     key = keys.read()
     if key is None:

@@ -1,4 +1,4 @@
-"""What one device is delivered with: a directory with its configuration, its vendor identity and whom to trust."""
+"""The bundle that a device is delivered with: its configuration, its vendor certificate and key, the CAs it trusts."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from cloud.common.certificates import Signer
 
 CONFIGURATION = """\
-# The agent's configuration; relative paths are relative to this file. Everything not said here has its default.
+# The agent's configuration. Relative paths are relative to this file. A setting that is not here has its default.
 
-# This device: its thing's name, the common name of its certificates, and part of its topics.
+# The device's serial: also its thing's name, the common name of its certificates, and part of its topics.
 serial: {serial}
 
-# Where it connects, and whom it accepts there.
+# Where the device connects, and the CA by which it verifies the server.
 endpoint:
   host: {host}
   port: {port}
   ca_file: endpoint-ca.pem
 
-# The beginning of every topic, as the stack was deployed with.
+# The first levels of every topic, as in the deployed stack.
 topic_prefix: {topic_prefix}
 
-# Who signs the certificates it accepts as its own.
+# The CA whose certificates the device accepts as its own.
 manufacturer_ca: manufacturer-ca.pem
 
-# The identity it is delivered with, used until it has its own certificate.
+# The vendor certificate and its key, used until the device has its own certificate.
 bootstrap:
   certificate: bootstrap/certificate.pem
   key: bootstrap/key.pem
@@ -43,7 +43,7 @@ bootstrap:
 
 @dataclasses.dataclass(frozen=True)
 class Delivery:
-    """What one device is to know: who it is, where it connects, whom it trusts; `manufacturer_ca` is a PEM."""
+    """What a bundle tells a device: its serial, its endpoint, its topics, its CA. `manufacturer_ca` is a PEM."""
 
     serial: str
     endpoint: Endpoint
@@ -52,10 +52,10 @@ class Delivery:
 
 
 def write(directory: Path, delivery: Delivery, vendor: Signer, lifetime: timedelta, *, force: bool = False) -> bool:
-    """Write the bundle; whether its key or certificate had to be made.
+    """Write the bundle; return whether its certificate is new.
 
-    A key that is there is kept, and so is its certificate if it still serves, unless `force`. The key is written before
-    its certificate and the configuration last: who sees agent.yaml sees a complete bundle.
+    An existing key is kept, and so is a certificate that is still valid, unless `force`. The key is written before the
+    certificate, and agent.yaml last: if agent.yaml exists, the bundle is complete.
     """
     bootstrap = directory / "bootstrap"
     files.private_directory(directory)

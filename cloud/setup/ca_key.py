@@ -1,6 +1,6 @@
-"""Who keeps the manufacturer CA's key: SSM, as a SecureString, or KMS, which never gives it away.
+"""Where the manufacturer CA's key is kept: in SSM, as a SecureString, or in KMS, which it never leaves.
 
-The key is stored before anything is made from it, and found again: in SSM by the parameter's name, in KMS by its alias.
+The key is stored before it is used, and found again: in SSM by the parameter's name, in KMS by its alias.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ CHOICES: Final = ("ssm", "kms", *(f"kms:{spec}" for spec in KEY_SPECS))
 
 
 class Custody(Protocol):
-    """Keeps one key."""
+    """A place that keeps one key."""
 
     @property
     def place(self) -> str:
-        """Say where, to a person."""
+        """The place, for messages."""
 
     def find(self) -> certificates.PrivateKey | None:
         """Return the key that is kept, or None."""
 
     def make(self) -> certificates.PrivateKey:
-        """Make a key, keep it, and only then return it."""
+        """Create a key, store it, and only then return it."""
 
     def parameters(self) -> dict[str, str]:
-        """Return what the stack is told of it."""
+        """Return the stack parameters that name the key."""
 
 
 class InSsm:
@@ -46,7 +46,7 @@ class InSsm:
 
     @property
     def place(self) -> str:
-        """Say where."""
+        """The place, for messages."""
         return f"SSM parameter {self._name}"
 
     def find(self) -> certificates.PrivateKey | None:
@@ -55,42 +55,42 @@ class InSsm:
         return None if pem is None else certificates.load(pem, self.place)
 
     def make(self) -> certificates.PrivateKey:
-        """Make and keep it."""
+        """Create and store it."""
         return certificates.load(self._parameters.keep(self._name, certificates.new_key(), secret=True), self.place)
 
     def parameters(self) -> dict[str, str]:
-        """Name it to the stack."""
+        """Return the stack parameter with the name of the SSM parameter."""
         return {"ManufacturerKeyParameter": self._name}
 
 
 def in_kms(cloud: Cloud, names: Names, spec: KeySpecType) -> InKms:
-    """Return KMS as the keeper; `spec` is what a new key would be."""
+    """Return KMS as the place of the key; `spec` is the kind of a new key."""
     tags = cloud.session.client("resourcegroupstaggingapi", config=cloud.config)
     return InKms(cloud.session.client("kms", config=cloud.config), tags, names, spec)
 
 
 def spec_of(wanted: str | None) -> KeySpecType:
-    """Return which kind of key one of CHOICES means, if one in KMS is to be made."""
+    """Return the kind of key that one of CHOICES creates in KMS."""
     return next((spec for spec in KEY_SPECS if wanted == f"kms:{spec}"), KEY_SPECS[0])
 
 
 def choose(wanted: str | None, ssm: InSsm, kms_: InKms) -> Custody:
-    """Return who keeps the key: as it is deployed, or as wanted at first. Raises SetupError for a change of mind."""
+    """Return the place of the key: as deployed, or on first deploy as `wanted`. Raises SetupError if they differ."""
     if ssm.find() is not None:
         if wanted not in (None, "ssm"):
-            raise _change_of_mind("a key in SSM", str(wanted))
+            raise _cannot_change("a key in SSM", str(wanted))
         return ssm
     present = kms_.spec()
     if present is None:
         return ssm if wanted in (None, "ssm") else kms_
     if wanted not in (None, "kms", f"kms:{present}"):
-        raise _change_of_mind(f"a key in KMS, {present}", str(wanted))
+        raise _cannot_change(f"a key in KMS, {present}", str(wanted))
     return kms_
 
 
-def _change_of_mind(present: str, wanted: str) -> SetupError:
+def _cannot_change(present: str, wanted: str) -> SetupError:
     return SetupError(
-        f"the manufacturer CA is deployed with {present}, and --ca-key {wanted} asks for another",
-        "leave the option out to keep it; docs/operations.md says how to change to another CA; "
-        "where no device is in use yet, `destroy` and `deploy`",
+        f"the manufacturer CA is deployed with {present}, which --ca-key {wanted} cannot change",
+        "leave the option out to keep it; docs/operations.md describes the change to another CA; "
+        "if no device is in use yet, run `destroy` and `deploy`",
     )

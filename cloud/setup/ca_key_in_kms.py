@@ -1,4 +1,4 @@
-"""The manufacturer CA's key in KMS: made, found again, and removed; it never leaves KMS."""
+"""The manufacturer CA's key in KMS: created, found again, and deleted. It never leaves KMS."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 KEY_SPECS: Final[tuple[KeySpecType, ...]] = ("ECC_NIST_P256", "RSA_2048", "RSA_3072")
 TAG: Final = "iot-agent:manufacturer-ca"
 DELETION_DAYS: Final = 7  # the shortest that KMS allows
-GOING: Final = "PendingDeletion"
+TO_BE_DELETED: Final = "PendingDeletion"
 
 
 class InKms:
-    """An asymmetric key in KMS, made as one of KEY_SPECS.
+    """An asymmetric key in KMS, one of KEY_SPECS.
 
-    It is found by its alias, or else by its tag, which it has from its first moment: so a run that ended between making
-    it and naming it is continued, not repeated. Not by the tag alone, because the index of tags lags behind. A key that
-    cannot sign now, but could be brought back, is told apart from one that is not there.
+    It is found by its alias, or else by its tag, with which it is created: so a run that was interrupted between
+    creating the key and its alias is continued, and no second key is created. The tag alone is not enough, because the
+    index of tags is updated late. A key that is disabled or to be deleted is reported, not replaced.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class InKms:
         return f"KMS key {self._alias}"
 
     def find(self) -> certificates.PrivateKey | None:
-        """Return the key, named if it was not yet, or None; SetupError if it is there and cannot sign."""
+        """Return the key, after giving it its alias if it has none, or None; SetupError if it cannot sign."""
         key = self._look()
         if key is None:
             return None
@@ -56,7 +56,7 @@ class InKms:
         return self._signer(self._name(key["Arn"]))
 
     def make(self) -> certificates.PrivateKey:
-        """Make it, and name it. Whoever names one first has made it; a run beside that one takes its own back."""
+        """Create the key and its alias. If a concurrent run created the alias first, use its key, not this one."""
         made = self._kms.create_key(
             KeySpec=self._spec,
             KeyUsage="SIGN_VERIFY",
@@ -69,30 +69,30 @@ class InKms:
         return self._signer(arn)
 
     def parameters(self) -> dict[str, str]:
-        """Name it to the stack, once it is found or made; the Lambda may use this key and no other."""
+        """Return the stack parameter with the key's ARN, once found or created; the Lambda may use no other key."""
         return {"ManufacturerKeyArn": self._arn}
 
     def remove(self) -> bool:
-        """Have every key of the stack deleted in a week, and take the name away; False if there was nothing.
+        """Schedule the deletion of every key of the stack, and delete the alias; False if there was none.
 
-        The name goes last, so that a run that ends in between is continued by the next.
+        The alias is deleted last, so that the next run can continue an interrupted one.
         """
         named, tagged = self._named(), self._tagged()
         keys = {key["Arn"]: key for key in [*([named] if named else []), *tagged]}
         for arn, key in keys.items():
-            if key["KeyState"] != GOING:
+            if key["KeyState"] != TO_BE_DELETED:
                 self._kms.schedule_key_deletion(KeyId=arn, PendingWindowInDays=DELETION_DAYS)
         if named:
             self._kms.delete_alias(AliasName=self._alias)
         return bool(keys)
 
     def spec(self) -> str | None:
-        """Return which kind the key is that is there, able to sign or not, or None."""
+        """Return the kind of the existing key, whether it can sign or not, or None."""
         key = self._look()
         return None if key is None else str(key["KeySpec"])
 
     def _look(self) -> KeyMetadataTypeDef | None:
-        """Return the stack's key, in whatever state: the one of that name, or else the first that can sign."""
+        """Return the stack's key, in any state: the one with the alias, or else the first that can sign."""
         return self._named() or min(
             self._tagged(), key=lambda key: (key["KeyState"] != "Enabled", key["CreationDate"]), default=None
         )
@@ -107,15 +107,15 @@ class InKms:
             return None
 
     def _tagged(self) -> list[KeyMetadataTypeDef]:
-        """Return the keys with the stack's tag, without those that a `destroy` has left to be deleted."""
+        """Return the keys with the stack's tag, without those that are scheduled for deletion."""
         pages = self._tags.get_paginator("get_resources").paginate(
             TagFilters=[{"Key": TAG, "Values": [self._stack]}], ResourceTypeFilters=["kms:key"]
         )
         arns = [found["ResourceARN"] for page in pages for found in page["ResourceTagMappingList"]]
-        return [key for arn in arns if (key := self._describe(arn)) and key["KeyState"] != GOING]
+        return [key for arn in arns if (key := self._describe(arn)) and key["KeyState"] != TO_BE_DELETED]
 
     def _name(self, arn: str) -> str:
-        """Give the key the name, unless another has it; return the key that has it."""
+        """Give the key the alias, unless another key has it; return the ARN of the key that has it."""
         named = self._named()
         if named is None:
             with suppress(self._kms.exceptions.AlreadyExistsException):
@@ -129,7 +129,7 @@ class InKms:
         if state == "Enabled":
             return
         remedy = f"aws kms enable-key --key-id {arn}"
-        if state == GOING:
+        if state == TO_BE_DELETED:
             remedy = f"to keep the CA: aws kms cancel-key-deletion --key-id {arn}; {remedy}; if it is to go: `destroy`"
         raise SetupError(f"{self.place} is {state}: no device can get a certificate", f"{remedy}; then run this again")
 

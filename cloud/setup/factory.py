@@ -1,4 +1,4 @@
-"""The factory step for one serial: its bundle first, its place on the allow-list last, so nothing is ever half-done."""
+"""The factory step for one serial: the bundle is written first, then the serial is put on the allow-list."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Made:
-    """What one step did: whether the bundle, and the place on the allow-list, are new."""
+    """What one step did: whether it wrote the bundle, and whether it put the serial on the allow-list."""
 
     bundle: bool
     allowed: bool
@@ -33,7 +33,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Factory:
-    """All that is the same for every device of a stack."""
+    """Everything that is the same for every device of a stack."""
 
     vendor: Signer
     endpoint: Endpoint
@@ -42,15 +42,15 @@ class Factory:
     office: OperatorContext
 
     def make(self, serial: str, directory: Path, lifetime: timedelta, *, force: bool = False) -> Made:
-        """Write the bundle, or keep it, and allow the serial. Raises SetupError if that makes no sense for it."""
+        """Write the bundle, or keep it, and allow the serial. Raises SetupError if it cannot be allowed."""
         delivery = bundle.Delivery(serial, self.endpoint, self.topic_prefix, self.manufacturer_ca)
         new = bundle.write(directory, delivery, self.vendor, lifetime, force=force)
         try:
             return Made(new, isinstance(allow(self.office, serial), Save))
         except (OrderError, ConflictError) as error:
             raise SetupError(
-                f"its bundle is there, its place on the allow-list is not: {error}",
-                f"cloud/iot-fleet show {serial} says how it stands",
+                f"its bundle is written, but it is not on the allow-list: {error}",
+                f"look at it: cloud/iot-fleet show {serial}",
             ) from error
 
 
@@ -66,7 +66,7 @@ def open_for(here: Cloud, name: str, keys: authorities.VendorKeys, redo: str) ->
 
 
 def office(here: Cloud, outputs: dict[str, str], *, dry_run: bool = False) -> OperatorContext:
-    """Return what an operator's orders touch, in the caller's name."""
+    """Return the context of an operator's orders, with the caller's ARN."""
     resource = here.session.resource("dynamodb", config=here.config)
     records = Devices(resource.Table(outputs["TableName"]), resource.Table(outputs["HistoryTableName"]))
     registry = Registry(

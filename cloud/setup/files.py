@@ -1,4 +1,4 @@
-"""Files that matter: complete or not there at all, and a secret never readable by others, not even for a moment."""
+"""Durable files: each is complete or absent, and a secret is never readable by others, not even briefly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def private_directory(path: Path) -> None:
-    """Make the directory, if it is not there, for its owner only."""
+    """Create the directory if it is missing; only its owner may read it."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.chmod(0o700)
 

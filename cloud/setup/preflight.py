@@ -1,10 +1,10 @@
-"""What must be so before a command touches anything: all that is missing is named at once, with what to do.
+"""Checks before a command changes anything: everything that is missing is reported together, with what to do.
 
-What would cut off the devices in the field is refused.
+A deploy that would cut off devices in the field is refused.
 
-Permissions are asked of IAM itself (SimulatePrincipalPolicy), for the caller's own user or role. `CALLS` is what setup
-calls, held to the truth by a test; `PROVISIONING` is what CloudFormation does with the caller's permissions for the
-resources of the template.
+Permissions are checked with IAM's SimulatePrincipalPolicy, for the caller's user or role. `CALLS` is what setup calls;
+a test compares it with the calls that setup makes. `PROVISIONING` is what CloudFormation calls with the caller's
+permissions for the resources of the template.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import ClientError
 
+from cloud.common.arguments import written
 from cloud.common.errors import SetupError
 from cloud.setup import stack, topics
 
@@ -62,7 +63,7 @@ CALLS: Final = {
 
 # Of each resource type what its handlers create, read, update and delete with, as its schema in the CloudFormation
 # registry lists it (`handlers`, `tagging`), for the properties that the template uses; `sam deploy` tags them all.
-# Besides, what SAM itself calls, and makes its first bucket with; and parameters of type AWS::SSM::Parameter::Value.
+# Also what SAM itself calls, what its bucket needs, and parameters of type AWS::SSM::Parameter::Value.
 PROVISIONING: Final = _actions("""
     cloudformation:CreateChangeSet DescribeChangeSet DescribeStackEvents DescribeStackResources ExecuteChangeSet
         GetTemplateSummary
@@ -97,8 +98,8 @@ DEFAULT_PREFIX: Final = "cert-rotation"  # the template's
 BATCH: Final = 100  # actions in one simulation
 
 SHORTEST_LIFETIME_S: Final = 2 * 3600
-"""An agent takes a certificate only if an hour from now (`renewal.minimum_interval`) is within nine tenths of its life,
-which begins a little in the past; the rest is for retries."""
+"""An agent accepts a certificate only if one hour from now (`renewal.minimum_interval`) is within the first nine tenths
+of its life, which begins a little in the past; the last tenth is for retries."""
 
 
 def needed(command: str) -> frozenset[str]:
@@ -107,7 +108,7 @@ def needed(command: str) -> frozenset[str]:
 
 
 def check(cloud: Cloud, command: str, *, permissions: bool) -> str | None:
-    """Raise SetupError with everything that is missing; return a remark if permissions could not be looked at."""
+    """Raise SetupError with everything that is missing; return a remark if permissions could not be checked."""
     missing = [f"the program {name}" for name in stack.tools_missing()] if command == "deploy" else []
     denied, remark = _denied(cloud, needed(command)) if permissions else ([], None)
     missing += [f"the permission {action}" for action in denied]
@@ -115,26 +116,26 @@ def check(cloud: Cloud, command: str, *, permissions: bool) -> str | None:
         return remark
     remedies = []
     if len(missing) > len(denied):
-        remedies.append("run cloud/setup.sh, which makes its programs (make: apt-get install make)")
+        remedies.append("run cloud/setup.sh, which installs its programs (make: apt-get install make)")
     if denied:
         remedies.append(
-            "have the permissions granted to you; if your policies grant them for certain resources only, which this "
-            "look at all resources cannot see, go on with --skip-permission-check"
+            "get these permissions; if your policies grant them only for certain resources, which this check cannot "
+            "see, use --skip-permission-check"
         )
-    raise SetupError("nothing was touched; missing: " + ", ".join(missing), "; ".join(remedies))
+    raise SetupError("nothing was changed; missing: " + ", ".join(missing), "; ".join(remedies))
 
 
 def check_lifetime(seconds: int | None, *, local: bool) -> None:
-    """Refuse certificates that agents would not take; in a local cloud short lives are for trying it out."""
+    """Refuse certificates that agents would not accept; a local cloud allows short lifetimes, for experiments."""
     if seconds is not None and seconds < SHORTEST_LIFETIME_S and not local:
         raise SetupError(
-            f"a lifetime of {seconds} s is too short: agents refuse a certificate that would be due at once",
-            "give --lifetime 2h or more; shorter ones are for trying it out in a local cloud (--local DIR)",
+            f"a lifetime of {written(seconds)} is too short: agents refuse a certificate due for renewal at once",
+            "give --lifetime 2h or more; shorter lifetimes are only for a local cloud (--local DIR)",
         )
 
 
 def check_topic_prefix(cloud: Cloud, deployed: Stack, prefix: str | None) -> None:
-    """Refuse another prefix once a device is known: each has it in its agent.yaml, and nobody would answer it."""
+    """Refuse another prefix once there is a device: its agent.yaml has the prefix, and it would get no answer."""
     outputs = deployed.outputs()
     if prefix is None or "TopicPrefix" not in outputs or outputs["TopicPrefix"] == prefix:
         return
@@ -142,15 +143,15 @@ def check_topic_prefix(cloud: Cloud, deployed: Stack, prefix: str | None) -> Non
     if client.scan(TableName=outputs["TableName"], Limit=1, ConsistentRead=True)["Items"]:
         raise SetupError(
             f"the devices of stack {deployed.name} use the topic prefix {outputs['TopicPrefix']}: with {prefix} it "
-            "would hear none of them any more",
-            "leave out --topic-prefix, which keeps it; for new devices deploy another stack: --stack NAME",
+            "would not receive their messages any more",
+            "leave out --topic-prefix to keep it; for new devices deploy another stack: --stack NAME",
         )
 
 
 def check_topic_is_free(cloud: Cloud, deployed: Stack, prefix: str | None) -> str | None:
-    """Refuse a prefix that other topic rules of the region use: each would get the devices' messages and answer them.
+    """Refuse a prefix that other topic rules of the region use: they would receive and answer the devices' messages.
 
-    Beside a stack that has the prefix already they are a remark, which is returned: it must stay possible to update it.
+    If this stack already has the prefix, return a remark instead: it must remain possible to update the stack.
     """
     present = deployed.outputs().get("TopicPrefix")
     wanted = prefix or present or DEFAULT_PREFIX
@@ -164,11 +165,11 @@ def check_topic_is_free(cloud: Cloud, deployed: Stack, prefix: str | None) -> st
     told = ", ".join(_told(rule, deployed.owner(rule.name)) for rule in others)
     problem = f"topic prefix {wanted} is used in {cloud.place} already, by {told}"
     if wanted == present:
-        return f"{problem}: their owner may answer the devices of stack {deployed.name}; have them removed"
+        return f"{problem}: they may answer the devices of stack {deployed.name}; remove them"
     raise SetupError(
-        f"nothing was touched; {problem}: whoever is behind them and this stack would answer each other's devices",
-        "give another --topic-prefix, which the devices get with their bundles; or, if they are not needed any more, "
-        "remove that stack, or delete or disable those rules",
+        f"nothing was changed; {problem}: they and this stack would answer each other's devices",
+        "give another --topic-prefix, which the devices get with their bundles; or, if those rules are not needed any "
+        "more, remove their stack, or delete or disable them",
     )
 
 
@@ -193,5 +194,5 @@ def _denied(cloud: Cloud, actions: frozenset[str]) -> tuple[list[str], str | Non
             results = [result for page in pages for result in page["EvaluationResults"]]
             denied += [one["EvalActionName"] for one in results if one["EvalDecision"] != "allowed"]
     except ClientError as error:
-        return [], f"permissions could not be looked at beforehand: {error.response['Error']['Code']}"
+        return [], f"permissions could not be checked first: {error.response['Error']['Code']}"
     return denied, None

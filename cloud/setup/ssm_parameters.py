@@ -1,4 +1,4 @@
-"""The SSM parameters of a stack: their names, and how each is written once."""
+"""The SSM parameters of a stack: their names, and storing each only once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Parameters:
             return None
 
     def keep(self, name: str, value: str, *, secret: bool = False) -> str:
-        """Store the value unless there is one, perhaps of a run beside this one; return the one that is stored."""
+        """Store the value unless there is one, perhaps from a concurrent run; return the stored one."""
         try:
             self._ssm.put_parameter(
                 Name=name, Value=value, Type="SecureString" if secret else "String", Overwrite=False

@@ -1,4 +1,4 @@
-"""The CloudFormation stack: built and deployed by SAM, waited for, looked at and deleted through boto3."""
+"""The CloudFormation stack: built and deployed with SAM, described and deleted with boto3."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ TEMPLATE = ROOT / "cloud/template.yaml"
 SOURCES = ROOT / "cloud/rotation"
 SAM = ROOT / "build/env/sam/bin/sam"
 UV = ROOT / "build/env/uv/bin/uv"
-# As in the Makefile: no interpreter of its own, and the certificate authorities that this machine trusts.
+# As in the Makefile: uv downloads no interpreter, and trusts the CAs that this machine trusts.
 UV_SETTINGS = {"UV": str(UV), "UV_PYTHON_DOWNLOADS": "never", "UV_SYSTEM_CERTS": "true"}
 BUILDS = ROOT / "build/sam"
 SAM_STACK = "aws-sam-cli-managed-default"
 WAIT_LIMIT_S = 1800
-LOG_TAIL_LINES = 40
+SAM_LOG_TAIL_LINES = 40
 
 
 class Stack:
@@ -54,7 +54,7 @@ class Stack:
         return {one["OutputKey"]: one["OutputValue"] for one in described.get("Outputs", [])} if described else {}
 
     def exists(self) -> bool:
-        """Whether there is a stack of that name, in whatever state."""
+        """Whether there is a stack of that name, in any state."""
         return self._describe() is not None
 
     def resources(self, kind: str) -> set[str]:
@@ -80,7 +80,7 @@ class Stack:
         return found[0]["StackName"] if found else None
 
     def deploy(self, build: Path, parameters: Mapping[str, str], log: Path) -> None:
-        """Create or update the stack from a build; `log` gets all that SAM says. Raises SetupError."""
+        """Create or update the stack from a build; SAM's output goes to `log`. Raises SetupError."""
         self._make_ready()
         words: list[str | Path] = [SAM, "deploy", "--template-file", build / "template.yaml"]
         words += ["--stack-name", self.name, "--region", self._cloud.region, "--tags", f"iot-agent-stack={self.name}"]
@@ -90,7 +90,7 @@ class Stack:
         _run("sam deploy", words, log, {"SAM_CLI_POLL_DELAY": str(self._poll_s)})
 
     def delete(self) -> None:
-        """Delete the stack and wait until it is gone; nothing to do when there is none. Raises SetupError."""
+        """Delete the stack, if there is one, and wait until it is deleted. Raises SetupError."""
         self._settle()
         if not self.exists():
             return
@@ -109,7 +109,7 @@ class Stack:
             ]
             raise SetupError(
                 f"stack {self.name} could not be deleted: {'; '.join(failed) or error}",
-                "remove these by hand, run again",
+                "delete these by hand, then run the same command again",
             ) from error
 
     def artifact_bucket(self) -> str | None:
@@ -118,19 +118,21 @@ class Stack:
         return managed.get("SourceBucket")
 
     def _make_ready(self) -> None:
-        """Wait for an interrupted run's operation to end; remove what failed to be created and cannot be updated."""
+        """Wait until the operation of an interrupted run ends; delete a stack that failed and cannot be updated."""
         if self._settle() in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "CREATE_FAILED"):
             self.delete()
 
     def _settle(self) -> str | None:
-        """Wait until the stack is in no transition; return its status, or None when there is none."""
+        """Wait until no operation on the stack is in progress; return its status, or None when there is no stack."""
         limit = time.monotonic() + WAIT_LIMIT_S
         while described := self._describe():
             status = str(described["StackStatus"])
             if not status.endswith("_IN_PROGRESS") or status == "REVIEW_IN_PROGRESS":
                 return status
             if time.monotonic() > limit:
-                raise SetupError(f"stack {self.name} has been {status} for too long", "look at it in the AWS console")
+                raise SetupError(
+                    f"stack {self.name} has been {status} for too long", "look at the stack in the AWS console"
+                )
             time.sleep(self._poll_s)
         return None
 
@@ -145,7 +147,7 @@ class Stack:
 
 
 def lambda_target(cloud: Cloud) -> dict[str, str]:
-    """Return what the Lambda's packages are built for: arm64 in AWS, this very interpreter in the local cloud.
+    """Return what the Lambda's packages are built for: arm64 in AWS, this interpreter and machine in the local cloud.
 
     `cloud/rotation/Makefile` reads these; so do the stack's LambdaRuntime and LambdaArchitecture.
     """
@@ -165,9 +167,9 @@ def build(target: Mapping[str, str], log: Path) -> Path:
         made = Path(scratch) / "build"
         _run("sam build", [SAM, "build", "--template", TEMPLATE, "--build-dir", made], log, {**target, **UV_SETTINGS})
         try:
-            made.rename(directory)  # complete, or not there
+            made.rename(directory)  # in one step: the build is complete or absent
         except OSError:
-            if not directory.exists():  # else another run was first, with the same result
+            if not directory.exists():  # else a concurrent run was first, with the same result
                 raise
     return directory
 
@@ -190,9 +192,9 @@ def _sources() -> Iterator[Path]:
 
 
 def _run(what: str, words: list[str | Path], log: Path, environment: Mapping[str, str]) -> None:
-    """Run a program with its output in `log`; on failure its end is the error's message."""
-    # SAM leaves temporary directories behind, so it gets its own; not the system's, which Python looks for by writing a
-    # file there, and leaves it when Ctrl-C comes just then.
+    """Run a program with its output in `log`; on failure raise SetupError with the end of the log."""
+    # SAM leaves temporary directories behind, so it gets a TMPDIR of its own, which is deleted. It is not in /tmp: when
+    # Python looks for a system directory, it writes a file there, which stays if Ctrl-C interrupts it.
     with log.open("ab") as output, tempfile.TemporaryDirectory(dir=BUILDS, prefix=".") as temporary:
         done = subprocess.run(  # noqa: S603 - our own tools, no shell
             words,
@@ -204,14 +206,12 @@ def _run(what: str, words: list[str | Path], log: Path, environment: Mapping[str
             check=False,
         )
     if done.returncode:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-        raise SetupError(
-            f"{what} failed; the end of {log}:\n{tail}", "once the cause is removed, run the same command again"
-        )
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-SAM_LOG_TAIL_LINES:])
+        raise SetupError(f"{what} failed; the end of {log}:\n{tail}", "remove the cause and run the same command again")
 
 
 def tools_missing() -> list[str]:
-    """Return which of the programs that deploying needs are not there."""
+    """Return which of the programs that `deploy` needs are missing."""
     own = [str(path.relative_to(ROOT)) for path in (SAM, UV) if not path.exists()]
     return own + [name for name in ("make",) if shutil.which(name) is None]
 

@@ -1,7 +1,8 @@
-"""Takes away what setup and the devices have made, half-made or not, and says what could not be removed.
+"""Removes everything that setup and the devices created, complete or not, and reports what could not be removed.
 
 Order: certificates are deactivated, detached and deleted first, because an attached policy cannot be deleted; then the
-stack and the table that it keeps; the parameters last, because the CAs, and so the certificates, are found by them.
+stack and the table that it keeps; the parameters last, because the next run finds the CAs, and so the certificates, by
+them.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from cloud.setup.stack import Stack
 
 DETACH_LIMIT_S = 30.0  # detaching a thing is asynchronous: "seconds"
-ROUNDS = 3  # a device may be issued one more certificate while we are at it
+ROUNDS = 3  # a device may be issued another certificate during the removal
 
 
 class Teardown:
-    """Removes everything of one stack; `problems` says what could not be removed, each with its reason."""
+    """Removes everything of one stack; `problems` lists what could not be removed, each with its reason."""
 
     def __init__(self, cloud: Cloud, stack: Stack, say: Callable[[str], None]) -> None:
         self.problems: list[str] = []
@@ -41,7 +42,7 @@ class Teardown:
         self._parameters = Parameters(cloud.session.client("ssm", config=cloud.config))
 
     def run(self) -> None:
-        """Remove it all; look at `problems` afterwards."""
+        """Remove everything; read `problems` afterwards."""
         names = Names(self._stack.name)
         stored = (self._parameters.get(name) for name in (names.vendor_certificate, names.manufacturer_certificate))
         authorities = [certificates.certificate_id(pem) for pem in stored if pem]
@@ -60,12 +61,12 @@ class Teardown:
         if self.problems:
             return  # the next run needs the parameters, to find the CAs
         if self._attempt(f"KMS key {names.kms_alias}", self._remove_kms_key) and self._kms_key_removed:
-            self._say(f"{names.kms_alias} is gone; KMS deletes its key in {ca_key_in_kms.DELETION_DAYS} days")
+            self._say(f"{names.kms_alias} is removed; KMS deletes its key in {ca_key_in_kms.DELETION_DAYS} days")
         for name in names.all():
             self._attempt(f"SSM parameter {name}", functools.partial(self._remove_parameter, name))
 
     def _attempt(self, what: str, remove: Callable[[], object]) -> bool:
-        """Run one removal; a failure is noted and the rest goes on."""
+        """Run one removal; return whether it succeeded, and add a failure to `problems`."""
         try:
             remove()
         except (SetupError, ClientError, BotoCoreError) as error:
@@ -104,29 +105,29 @@ class Teardown:
                     raise
                 time.sleep(1)
         for thing in things:
-            # A thing that has got another certificate is still somebody's.
+            # A thing with another certificate is still in use.
             if not self._iot.list_thing_principals(thingName=thing)["principals"]:
                 self._iot.delete_thing(thingName=thing)
 
     def _remove_authority(self, authority_id: str) -> None:
-        """Remove a CA that the stack has left behind."""
+        """Remove a CA certificate that the deleted stack left behind."""
         try:
             self._iot.update_ca_certificate(
                 certificateId=authority_id, newStatus="INACTIVE", newAutoRegistrationStatus="DISABLE"
             )
             self._iot.delete_ca_certificate(certificateId=authority_id)
         except self._iot.exceptions.ResourceNotFoundException:
-            pass  # as it should be: the stack has removed it
+            pass  # the usual case: it was deleted with the stack
 
     def _remove_parameter(self, name: str) -> None:
         if self._parameters.delete(name):
-            self._say(f"SSM parameter {name} is gone")
+            self._say(f"SSM parameter {name} is deleted")
 
     def _remove_kms_key(self) -> None:
         self._kms_key_removed = ca_key.in_kms(self._cloud, Names(self._stack.name), ca_key_in_kms.KEY_SPECS[0]).remove()
 
     def _remove_tables(self) -> None:
-        """Remove the tables, which outlive their stack by the template's wish; by their names, as the stack is gone."""
+        """Delete the tables, which the template keeps when the stack is deleted; they are found by their names."""
         dynamodb = self._cloud.session.client("dynamodb", config=self._cloud.config)
         kept = re.compile(rf"{self._stack.name}-(Device|History)Table-[A-Z0-9]+")
         for page in dynamodb.get_paginator("list_tables").paginate():
@@ -135,7 +136,7 @@ class Teardown:
                 dynamodb.delete_table(TableName=name)
 
     def _remove_artifacts(self) -> None:
-        """Remove what SAM uploaded for this stack; the bucket itself serves every SAM stack of the account."""
+        """Delete what SAM uploaded for this stack; the bucket itself is shared by every SAM stack of the account."""
         bucket = self._stack.artifact_bucket()
         if bucket is None:
             return

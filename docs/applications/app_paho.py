@@ -1,6 +1,6 @@
-"""An application that uses the device's identity with paho-mqtt, and changes over to each new one.
+"""An application that uses the device's identity with paho-mqtt, and connects again with each new one.
 
-It publishes each line of standard input as devices/THING/telemetry, and prints what comes as devices/THING/commands.
+It publishes each line of standard input as devices/THING/telemetry, and prints each message on devices/THING/commands.
 """
 
 import json
@@ -17,20 +17,20 @@ LOOK_EVERY = 1.0  # seconds
 
 
 def main() -> None:
-    """Serve one identity after another until standard input ends."""
+    """Use one identity after another until standard input ends."""
     while True:
         identity = json.loads(IDENTITY.read_text())
         client = connect(identity)
         print(f"connected with {identity['certificate_id']}", flush=True)
-        lasted = serve(client, identity)
+        goes_on = serve(client, identity)
         client.disconnect()
         client.loop_stop()
-        if not lasted:
+        if not goes_on:
             return
 
 
 def connect(identity: dict[str, Any]) -> mqtt.Client:
-    """Open a session; the thing name is the application's client id, the agent has one of its own."""
+    """Open a session; the application's client id is the thing name, the agent uses another."""
     context = ssl.create_default_context(cafile=identity["endpoint_ca"])
     context.load_cert_chain(identity["certificate"], identity["key"])
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=identity["thing"], protocol=mqtt.MQTTv5)
@@ -43,7 +43,7 @@ def connect(identity: dict[str, Any]) -> mqtt.Client:
 
 
 def serve(client: mqtt.Client, identity: dict[str, Any]) -> bool:
-    """Publish lines until there is another identity (True) or no more lines (False)."""
+    """Publish lines; give True when the identity has changed, False when there are no more lines."""
     while json.loads(IDENTITY.read_text())["certificate_id"] == identity["certificate_id"]:
         if not select.select([sys.stdin], [], [], LOOK_EVERY)[0]:
             continue

@@ -1,1 +1,1 @@
-"""The configuration: agent.yaml and the files that it names. Run as a program, it reads them for the daemon."""
+"""The configuration: agent.yaml and the files that it names. `python -m iot_agent.config` reads them for the daemon."""

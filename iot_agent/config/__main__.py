@@ -1,41 +1,42 @@
-"""The child process that reads the configuration: agent.yaml, then the files that it names.
+"""The configuration reader, a child process of the daemon: reads agent.yaml, then checks the files that it names.
 
-`python -m iot_agent.config FILE` prints the settings as JSON. If they cannot be served under, it says every problem on
-stderr, one a line, with its cure, and exits 78 (EX_CONFIG); stdout then lists, as JSON, the files beside agent.yaml
-whose change is worth another look. With `STARTING`, a device that has an identity of its own is served whatever is
-wrong with those.
+It gets one line of JSON and answers with one (`host/subprocesses.py`):
+
+    {"path": FILE, "starting": bool}
+    {"settings": …}  or  {"problems": TEXT, "files": [FILE, …]}
+
+TEXT is every problem, one a line, with its remedy. Each FILE is one, beside agent.yaml, whose change is a reason to
+read again. When the daemon is starting, a device that has an identity of its own starts whatever is wrong with those.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
 from iot_agent.config import agent_yaml, bundle
-from iot_agent.config.agent_yaml import BadConfiguration
+from iot_agent.config.agent_yaml import AgentYamlError
 from iot_agent.core.settings import dump
-from iot_agent.host.subprocesses import STARTING
+
+LONGEST_PROBLEMS = 64 * 1024  # characters: a file full of mistakes has more than anybody reads
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Read one file."""
-    if not arguments:
-        sys.stderr.write(f"usage: python -m iot_agent.config FILE [{STARTING}]\n")
-        return os.EX_USAGE
+    request = json.loads(sys.stdin.readline())
+    sys.stdout.write(json.dumps(_answer(Path(request["path"]), starting=request["starting"])) + "\n")
+    return 0
+
+
+def _answer(path: Path, *, starting: bool) -> dict[str, object]:
     try:
-        settings = agent_yaml.read(Path(arguments[0]))
-    except BadConfiguration as error:
-        sys.stderr.write(f"{error}\n")
-        sys.stdout.write("[]")
-        return os.EX_CONFIG
-    found = bundle.problems(settings, starting=STARTING in arguments)
+        settings = agent_yaml.read(path)
+    except AgentYamlError as error:
+        return {"problems": str(error)[:LONGEST_PROBLEMS], "files": []}
+    found = bundle.problems(settings, starting=starting)
     if found:
-        sys.stderr.writelines(f"{problem}\n" for problem in found)
-        sys.stdout.write(json.dumps([str(problem.path) for problem in found]))
-        return os.EX_CONFIG
-    sys.stdout.write(dump(settings))
-    return os.EX_OK
+        return {"problems": "\n".join(map(str, found)), "files": [str(problem.path) for problem in found]}
+    return {"settings": dump(settings)}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

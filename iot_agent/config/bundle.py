@@ -1,8 +1,8 @@
-"""The files that agent.yaml names: that each is there, can be read by the agent, and holds what it is for.
+"""Checks the files that agent.yaml names: each exists, the agent can read it, and it contains what it should.
 
-A device without an identity of its own needs all of them, and is not served before: it could only fail, more and more
-slowly. One that has an identity lives without the bootstrap identity, and is served at a start whatever is wrong: what
-it has works. But a configuration that a person is about to put in force is refused if its CAs are unfit.
+A device without an identity of its own needs all of them, and waits until they are right: without them every step
+would fail. A device with an identity does not need the bootstrap identity, and starts whatever is wrong with the files:
+its identity still works. But a configuration that a person checks or reloads is refused if its CA files are unfit.
 """
 
 import grp
@@ -17,10 +17,10 @@ from iot_agent.core.settings import Settings
 from iot_agent.keys import certificates
 from iot_agent.storage.identities import IdentityDirectories
 
-LARGEST = 1024 * 1024  # bytes; every CA of the web fits into a quarter of that
+LARGEST = 1024 * 1024  # bytes; all CAs of the web together need a quarter of that
 CERTIFICATE, KEY = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY-----"
-RESTORE = "put the one there that was made for this device"
-HANDED_OVER = Path("/etc/iot-agent")  # what the package's tmpfiles.d gives to the agent's group
+RESTORE = "replace it with the file that was made for this device"
+CONFIGURATION = Path("/etc/iot-agent")  # the package's tmpfiles.d lets the agent's group read what is in it
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        """Say both in one line."""
+        """Give both in one line."""
         return f"{self.wrong}; {self.remedy}"
 
 
 def problems(given: Settings, *, starting: bool) -> list[Problem]:
-    """Look at the files that this device needs; `starting` says that the agent starts, and is not asked by a person."""
+    """Check the files that this device needs; `starting`: the agent starts, so it is no check or reload by a person."""
     named: dict[str, tuple[Path, bytes]] = {"endpoint.ca_file": (given.endpoint_ca_file, CERTIFICATE)}
     if given.manufacturer_ca is not None:
         named["manufacturer_ca"] = (given.manufacturer_ca, CERTIFICATE)
@@ -51,7 +51,7 @@ def problems(given: Settings, *, starting: bool) -> list[Problem]:
 
 
 def has_identity(state: Path) -> bool:
-    """Say whether there is a key with its certificate on the disk, whatever the record says."""
+    """Say whether there is a complete identity on the disk, whatever the record says."""
     with suppress(OSError):
         return bool(IdentityDirectories(state).complete())
     return False
@@ -60,7 +60,7 @@ def has_identity(state: Path) -> bool:
 def issuers(path: Path | None) -> str | None:
     """Read the manufacturer's CAs (PEM); None where none are given. Raises `Retryable("unfit-certificate")`.
 
-    A file that cannot be used is not the same as none: without it nothing is accepted.
+    A file that is given and cannot be used is not the same as none: then no certificate is accepted.
     """
     if path is None:
         return None
@@ -78,10 +78,10 @@ def _problems(named: dict[str, tuple[Path, bytes]]) -> Iterator[Problem]:
         try:
             flaw = _flaw(_read(path), mark, parsed=key == "manufacturer_ca")
         except (FileNotFoundError, NotADirectoryError):
-            remedy = f"copy the bundle that was made for this device to {path.parent}"
-            yield Problem(path, f"{path}: {key}: is not there", remedy)
+            remedy = "copy it there from the bundle that was made for this device"
+            yield Problem(path, f"{path}: {key}: does not exist", remedy)
         except PermissionError:
-            yield Problem(path, f"{path}: {key}: the agent's user may not read it", _hand_over(path))
+            yield Problem(path, f"{path}: {key}: the agent's user cannot read it", _permit(path))
         except OSError as error:
             yield Problem(path, f"{path}: {key}: cannot be read: {error}", RESTORE)
         else:
@@ -90,29 +90,29 @@ def _problems(named: dict[str, tuple[Path, bytes]]) -> Iterator[Problem]:
 
 
 def _flaw(content: bytes, mark: bytes, *, parsed: bool) -> str | None:
-    """Say why this is not what it should be; a file that is still being copied may hold nothing yet."""
+    """Say what is wrong with the content; a file that is still being copied may be empty."""
     if mark not in content:
-        return f"holds no {'certificate' if mark is CERTIFICATE else 'private key'} in PEM"
+        return f"contains no {'certificate' if mark is CERTIFICATE else 'private key'} in PEM"
     try:
         if parsed:
             certificates.load_issuers(content.decode())
     except ValueError as error:
-        return f"holds a certificate that cannot be read: {error}"
+        return f"contains a certificate that cannot be read: {error}"
     return None
 
 
 def _read(path: Path) -> bytes:
-    """Read a file that somebody else wrote; it may be a link, and a FIFO does not hold us up. Raises `OSError`."""
+    """Read a file that somebody else wrote; it may be a link, and a FIFO does not block us. Raises `OSError`."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-        content = file.read(LARGEST + 1) or b""  # None is a FIFO's way to say: nothing yet
+        content = file.read(LARGEST + 1) or b""  # None: a FIFO into which nothing has been written
     if len(content) > LARGEST:
         raise OSError(f"larger than {LARGEST} bytes")
     return content
 
 
-def _hand_over(path: Path) -> str:
-    """Give the command that lets the agent's user read a file: for the outermost thing that keeps it from that."""
-    if path.parent == HANDED_OVER / "bootstrap" or (path.parent == HANDED_OVER and path.suffix == ".pem"):
+def _permit(path: Path) -> str:
+    """Give the command that lets the agent's user read a file: for the outermost directory that stops it, or it."""
+    if path.parent == CONFIGURATION / "bootstrap" or (path.parent == CONFIGURATION and path.suffix == ".pem"):
         return "run: sudo systemd-tmpfiles --create iot-agent.conf"
     try:
         group = grp.getgrgid(os.getegid()).gr_name

@@ -1,6 +1,6 @@
 """What the journal calls things: one message id for each kind of event (sd-journal(3), systemd.journal-fields(7)).
 
-An id is for ever. What each means and what to do about it is in packaging/iot-agent.catalog, for `journalctl -x`; a
+An id never changes. What each means and what to do about it is in packaging/iot-agent.catalog, for `journalctl -x`; a
 test holds the two together. Field names start with IOT_AGENT_ so that they are ours in a journal shared with all else.
 """
 

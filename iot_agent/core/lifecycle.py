@@ -1,32 +1,40 @@
-"""The rules of a device certificate's life. Pure: no clock, file, socket or log; time and chance are arguments.
+"""The rules of a device certificate's life. Pure: no clock, file, socket or log; time and random numbers are arguments.
 
 States
   unprovisioned  only the bootstrap (vendor) identity; the cloud has not accepted a session yet
-  jitp           the cloud knows the device; no certificate of its own yet
-  rotated        a new certificate is stored but not proven; the previous identity still serves
-  acked          one certificate, confirmed on both sides; renewed when its instant comes
+  jitp           the cloud knows the device; the device has no certificate of its own yet
+  rotated        a new certificate is stored but not proven; the previous identity is still the active one
+  acked          the cloud has acknowledged the active certificate; it is renewed when its renewal instant comes
 
 Rules
-  1. Make before break: an identity is given up only after the cloud has confirmed another one over a session of that
-     other one. Nothing is removed from disk before that (`Record.protected_labels`).
-  2. A key is made once for a rotation and asked for again after any crash; the cloud answers the same key with the
-     same certificate. A key made in advance waits until a renewal is due.
-  3. Only an explicit refusal counts against a new certificate. After a bounded number of them, or after a long time
-     without any answer over it, the previous state returns. The certificate stays on disk as `unconfirmed`: a lost
-     reply may have hidden that the cloud committed to it. It is deleted once the cloud issues for another key over the
-     active identity, or acknowledges another certificate: either shows that the cloud will not commit to it any more.
-  4. A certificate that is not fit is never stored; its key is dropped with it, because the cloud would answer that key
-     with that same certificate for ever. So is a pending key that cannot be used.
-  5. Every failure waits, and longer each time. The count is in the record; only contact with the cloud that ends the
-     failure resets it. A wait is measured from when it was set and never passes the longest one of the policy,
-     whatever the cloud names and whatever the clock says.
-  6. An identity that gets no answer does not keep the device out: the others get their turn (`fallback`).
-  7. The renewal instant is drawn once, when the certificate arrives. The cloud's advice, and an operator's request, can
-     bring it forward, never put it off; advice never within the minimum interval of the last renewal.
-  8. What nothing needs is removed before another key is made, unless removing it is what fails; that failure delays
-     nothing else, and is tried again after the longest pause or the next contact.
-  9. A cloud that speaks only the sample's protocol acknowledges once. There a certificate that connects, subscribes and
-     publishes, but is left unanswered, becomes active without the answer; the previous identity stays on disk.
+  1. Make before break: an identity is given up only after the cloud has acknowledged another one, in a session that was
+     made with that other one. Nothing is deleted before that (`Record.protected_labels`).
+  2. A rotation makes one key, and after a crash sends the request for that same key again; the cloud answers the same
+     key with the same certificate. A key that was made in advance waits until a renewal is due.
+  3. Only an explicit refusal counts against a new certificate. After a bounded number of refusals, or after many more
+     failures without an answer, the device returns to the previous state. The certificate stays on disk as
+     `unconfirmed`: the cloud may have committed to it, and its answer may have been lost. It is deleted once the cloud
+     issues a certificate for another key over the active identity (that proves that the cloud never committed to it),
+     or acknowledges another certificate (that supersedes it).
+  4. An unfit certificate is never stored, and its key is dropped, because the cloud would answer that key with that
+     same certificate for ever. A pending key that cannot be used is dropped too.
+  5. After every failure the device waits, each time longer. The number of failures is in the record; only contact with
+     the cloud that ends the failure resets it. A wait is measured from the moment when it was set, and is never longer
+     than the longest one of the policy, whatever the cloud asks for and whatever the clock says.
+  6. When the active identity gets no answer, the other identities get their turns (`fallback`).
+  7. The renewal instant is drawn once, when the certificate arrives. The cloud's advice, or an operator's request, can
+     bring it forward but never put it off; advice never to less than the minimum interval after the last renewal.
+  8. What nothing needs is deleted before another key is made. If deleting fails, that delays nothing else; it is tried
+     again after the longest pause, or after the next contact with the cloud.
+  9. A cloud that speaks only the sample's protocol acknowledges once. With such a cloud, a certificate that connects,
+     subscribes and publishes, but gets no answer, becomes active without one; the previous identity stays on disk.
+
+How a certificate becomes active
+  `apply` of a request   → `_issued`: the certificate is pending, the state `rotated`
+  `decide`               → a step `prove` for it
+  `apply` of that proof  → `_promote` → `_activate`: the certificate is active, the state `acked`
+  or, if the proof fails → `_failed` → `_not_proven`: the proof is tried again, or `_roll_back` returns to the previous
+                           state, or (rule 9) `_accept_unanswered` → `_activate`
 
 Times are seconds since the epoch.
 """
@@ -35,6 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from math import ceil, floor, inf
 
 from iot_agent.core.errors import LOCKED_PAUSE, LONGEST_TEXT, REFUSALS, Code
@@ -62,17 +71,18 @@ from iot_agent.core.schedule import Policy, backoff, renewal_instant
 
 HISTORY_LENGTH, LONGEST_DETAIL = 40, 256
 MOST_UNCONFIRMED = 4  # the cloud can have committed to one of them only
-MOST_TO_DELETE = 200  # what is beyond that is found again on disk
+MOST_TO_DELETE = 200  # labels beyond that are found on disk again by `reconcile`
 
-# What counts against a certificate that is being proven: the cloud's word, or that it cannot be used on this device.
+# These failures count against a certificate that is being proven: the cloud refused it, or this device cannot use it.
 COUNTS = REFUSALS | {Code.BAD_CREDENTIALS, Code.KEY_STORE}
-# Failures that do not even show that the cloud has seen the certificate, or that it will not answer: no patience ends.
+# After these failures it is not even known whether the cloud has seen the certificate: they never end its proof.
 NO_SESSION = frozenset({Code.UNREACHABLE, Code.UNTRUSTED_SERVER, Code.CLOUD_ERROR})
-LONG_SILENCE = 4  # times as many failures without an answer as refusals, before other identities get their turn
+LONG_SILENCE = 4  # a proof ends after `prove_attempts` refusals, or this many times as many failures without an answer
+# After these failures of a request, the same key would fail again: another key is made.
 USELESS_KEY = frozenset({Code.UNFIT_CERTIFICATE, Code.CLOUD_REFUSED, Code.PENDING_KEY})
 
 TRANSITIONS = {
-    # in this state      , after this success : the state is
+    # in this state      , after this success : the state is. A failure changes the state in `_not_proven` only.
     (State.UNPROVISIONED, Kind.INTRODUCE): State.JITP,
     (State.UNPROVISIONED, Kind.PROVE):     State.ACKED,  # an identity found on disk
     (State.JITP,          Kind.GENERATE):  State.JITP,
@@ -96,24 +106,23 @@ SUCCESS = {
 }
 
 
-# ---- what next ------------------------------------------------------------------------------------------------------
+# ---- what to do next ------------------------------------------------------------------------------------------------
 
 
 def decide(record: Record, now: float, policy: Policy, waited: float) -> Step:
     """Say what to do next and from when; `waited` is how long the last failure has been waited out, in seconds."""
     if _clean_up_at(record, now, policy) <= now:
         return Step(Kind.RETIRE, now, "removing keys and certificates that are no longer needed")
-    chain = (_introduce, _prove, _first, _renew, _check_in)
-    for rule in chain:
+    for rule in (_introduce, _prove, _first, _renew, _check_in):
         step = rule(record, now, policy)
         if step is not None:
             return _held_back(_fall_back(step, record, now), record, policy, waited)
     due = min(renewal_due(record), record.check_in_at, _clean_up_at(record, now, policy))
-    return Step(Kind.WAIT, float(due), "certificate in force; waiting for its renewal instant")
+    return Step(Kind.WAIT, float(due), "the certificate is active; waiting for its renewal instant")
 
 
 def _clean_up_at(record: Record, now: float, policy: Policy) -> float:
-    """Say when to remove what nothing needs (rule 8); a failure under a clock that was ahead does not hold it up."""
+    """Say when to delete what nothing needs (rule 8). A failure in the future is ignored: the clock was ahead then."""
     if not record.to_delete or (record.state, Kind.RETIRE) not in TRANSITIONS:
         return inf
     failed = record.cleanup
@@ -121,7 +130,7 @@ def _clean_up_at(record: Record, now: float, policy: Policy) -> float:
 
 
 def renewal_due(record: Record) -> int:
-    """When the active certificate is to be renewed: its own instant, or earlier by advice or request."""
+    """Say when the active certificate is to be renewed: at its own instant, or earlier by advice or by request."""
     if record.active is None:
         return 0
     due = record.active.certificate.renew_at
@@ -138,7 +147,7 @@ def asks_with_bootstrap(record: Record) -> bool:
 
 
 def to_prove(record: Record) -> Identity:
-    """Name the identity that the next proof is for: an unconfirmed one whose turn it is, or the pending one."""
+    """Give the identity that the next proof is for: the unconfirmed one whose turn it is, else the pending one."""
     unconfirmed = turn(record)
     return unconfirmed if isinstance(unconfirmed, Identity) else _identity(_pending(record))
 
@@ -166,7 +175,7 @@ def _renew(record: Record, now: float, _policy: Policy) -> Step | None:
 
 
 def _check_in(record: Record, now: float, policy: Policy) -> Step | None:
-    """Take an instant further away than the interval for one that was set under another clock: it does not hold."""
+    """Check in when it is due, or due later than an interval from now: the clock was wrong when that was set."""
     if now < record.check_in_at <= now + policy.check_in_interval:
         return None
     return Step(Kind.CHECK_IN, now, "reporting to the cloud")
@@ -179,13 +188,13 @@ def _ask(record: Record, now: float, why: str) -> Step:
 
 
 def _fall_back(step: Step, record: Record, now: float) -> Step:
-    """Apply rule 6: another identity does what `step` was for."""
+    """Replace `step` by an attempt of another identity, if it is the turn of one (rule 6)."""
     other = turn(record)
     if other is None:
         return step
     if isinstance(other, Identity):
-        return Step(Kind.PROVE, now, f"no use of the identity in force ({record.problem}): trying {other.label}")
-    why = f"no use of the identity in force ({record.problem}): asking over the bootstrap identity"
+        return Step(Kind.PROVE, now, f"the active identity cannot be used ({record.problem}): trying {other.label}")
+    why = f"the active identity cannot be used ({record.problem}): asking over the bootstrap identity"
     return _ask(record, now, f"{why}; if it is refused, an operator must readmit this device")
 
 
@@ -200,7 +209,7 @@ def _why_renew(record: Record, now: float) -> str:
 
 
 def _held_back(step: Step, record: Record, policy: Policy, waited: float) -> Step:
-    """Apply rule 5."""
+    """Put `step` off until the wait after the last failure is over (rule 5)."""
     failure = record.failure
     if failure is None:
         return step
@@ -212,15 +221,15 @@ def _held_back(step: Step, record: Record, policy: Policy, waited: float) -> Ste
 
 
 def _longest_wait(code: str, policy: Policy) -> int:
-    """Give whole seconds. A locked token is the exception to the policy: trying it may make its lock longer."""
+    """Give whole seconds: the policy's, or more for a locked token, whose lock may become longer with each attempt."""
     return max(1, floor(policy.retry_cap), LOCKED_PAUSE if code == Code.PIN_LOCKED else 0)
 
 
-# ---- intent ---------------------------------------------------------------------------------------------------------
+# ---- the intent, and an operator's wish -----------------------------------------------------------------------------
 
 
 def begin(record: Record, step: Step, label: Callable[[], str], request_id: Callable[[], str]) -> Record:
-    """Write down the intent of a step before it acts: a rotation's label and request id exist before its key does."""
+    """Note the intent of a step before it acts: a rotation's label and request id are in the record before its key."""
     if step.kind is Kind.GENERATE and record.pending is None:
         return replace(record, pending=Pending(label(), request_id()))
     return record
@@ -232,19 +241,19 @@ def reset_backoff(record: Record) -> Record:
 
 
 def request_rotation(record: Record, now: float) -> Record:
-    """Ask for a rotation now (an operator's wish); a rotation under way is joined, and any back-off ends."""
+    """Renew now, because an operator asked for it. Any wait ends; if a rotation is under way, no second one begins."""
     record = reset_backoff(record)
     if record.state is not State.ACKED:
         return record
     return note(replace(record, renew_requested=max(1, int(now))), now, "rotation-requested", "by an operator")
 
 
-# ---- what it means --------------------------------------------------------------------------------------------------
+# ---- what a success changes -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ApplyContext:
-    """When an outcome came in, under which policy, and the chance (uniform in [0, 1)) for whatever it leads to."""
+    """When an outcome came, the policy, and a random number, uniform in [0, 1), for every draw that follows from it."""
 
     now: float
     policy: Policy
@@ -252,7 +261,7 @@ class ApplyContext:
 
 
 def apply(record: Record, step: Kind, outcome: Outcome, context: ApplyContext) -> Record:
-    """Fold the outcome of a step into the record; `RuntimeError` for one that cannot happen in this state (our bug)."""
+    """Give the record after a step; `RuntimeError` for an outcome that is impossible in this state (our bug)."""
     if isinstance(outcome, Failed):
         return _failed(record, step, outcome, context)
     state = TRANSITIONS.get((record.state, step))
@@ -269,11 +278,12 @@ def apply(record: Record, step: Kind, outcome: Outcome, context: ApplyContext) -
         case Issued():
             record = _issued(record, outcome, context)
         case Proven():
-            proven = to_prove(record)
-            record = _promoted(_contact(record, now, outcome.cloud_time), proven, context)
+            proven = to_prove(record)  # before the contact is noted: that ends the turn of another identity
+            record = _promote(_contact(record, now, outcome.cloud_time), proven, context)
         case Retired(labels):
             left = tuple(name for name in record.to_delete if name not in labels)
-            record = note(replace(record, to_delete=left, cleanup=None), now, "retired", _named(labels))
+            detail = ", ".join(labels) or "nothing was left"
+            record = note(replace(record, to_delete=left, cleanup=None), now, "retired", detail)
         case CheckedIn():
             advised = _schedule_advice(record, outcome, context)
             record = replace(record, check_in_at=_next_check_in(context), advised=advised)
@@ -281,24 +291,12 @@ def apply(record: Record, step: Kind, outcome: Outcome, context: ApplyContext) -
     return replace(record, state=state)
 
 
-def _pending(record: Record) -> Pending:
-    if record.pending is None:
-        raise RuntimeError(f"no rotation is under way in state {record.state}")
-    return record.pending
-
-
-def _identity(pending: Pending) -> Identity:
-    if pending.certificate is None:
-        raise RuntimeError(f"{pending.label} has no certificate yet")
-    return Identity(pending.label, pending.certificate)
-
-
 def _issued(record: Record, issued: Issued, context: ApplyContext) -> Record:
-    """Store the certificate's facts. Issued over the active identity, it shows that no other is in force (rule 3)."""
+    """Note the pending certificate's facts. If it was issued over the active identity, no other is needed (rule 3)."""
     fresh, pending = issued.certificate, _pending(record)
     renew_at = renewal_instant(fresh.not_before, fresh.not_after, context.now, context.policy, context.jitter)
     superseded = () if asks_with_bootstrap(record) else record.unconfirmed
-    attempt = record.attempt if record.rollbacks else 0  # a new certificate does not end what failed for the one before
+    attempt = record.attempt if record.rollbacks else 0  # after a rollback only a proof shows that the failures ended
     record = replace(
         _contact(record, context.now, issued.cloud_time),
         attempt=attempt,
@@ -306,25 +304,27 @@ def _issued(record: Record, issued: Issued, context: ApplyContext) -> Record:
         proof_failures=0,
         answers_once=issued.answers_once,
         unconfirmed=tuple(identity for identity in record.unconfirmed if identity not in superseded),
-        to_delete=_also(record, *superseded),
+        to_delete=_more_to_delete(record, *superseded),
     )
     return note(record, context.now, "issued", fresh.certificate_id)
 
 
-def _promoted(record: Record, proven: Identity, context: ApplyContext) -> Record:
-    """Put a proven identity in force: every other one has been superseded by it."""
-    pending = record.pending
-    if pending is not None and pending.certificate is not None:
-        pending = None  # proven, or superseded; a key without a certificate waits for the next time
-    rivals = (record.active, *record.unconfirmed, _certified(record.pending))
-    superseded = [identity for identity in rivals if identity is not None and identity.label != proven.label]
+def _promote(record: Record, proven: Identity, context: ApplyContext) -> Record:
+    """Make a proven identity the active one. It supersedes every other one, and those may now be deleted."""
+    others = (record.active, *record.unconfirmed, _certified(record.pending))
+    superseded = [identity for identity in others if identity is not None and identity.label != proven.label]
     if any(identity.label == proven.label for identity in record.unconfirmed):
         record = note(record, context.now, "taken-up-again", proven.certificate.certificate_id)
-    record = replace(record, unconfirmed=(), to_delete=_also(record, *superseded))
-    return _put_in_force(replace(record, pending=pending), proven, context)
+    record = replace(
+        record,
+        pending=None if _certified(record.pending) else record.pending,  # a key without a certificate waits
+        unconfirmed=(),
+        to_delete=_more_to_delete(record, *superseded),
+    )
+    return _activate(record, proven, context)
 
 
-def _put_in_force(record: Record, identity: Identity, context: ApplyContext) -> Record:
+def _activate(record: Record, identity: Identity, context: ApplyContext) -> Record:
     record = replace(
         record,
         active=identity,
@@ -339,29 +339,51 @@ def _put_in_force(record: Record, identity: Identity, context: ApplyContext) -> 
     return note(record, context.now, "promoted", identity.certificate.certificate_id)
 
 
-def _certified(pending: Pending | None) -> Identity | None:
-    return None if pending is None or pending.certificate is None else _identity(pending)
+# ---- what a failure changes -----------------------------------------------------------------------------------------
+
+
+class _Meaning(Enum):
+    """What a failed step means for the record."""
+
+    NOT_DELETED = auto()  # what nothing needs is still there
+    NOT_PROVEN = auto()  # the pending certificate has one more failed proof
+    USELESS_KEY = auto()  # the pending key leads to no certificate
+    ONE_MORE_FAILURE = auto()  # nothing but that
 
 
 def _failed(record: Record, step: Kind, failed: Failed, context: ApplyContext) -> Record:
     failure = Failure(step, failed.code, failed.message[:LONGEST_TEXT], failed.remedy[:LONGEST_TEXT], int(context.now))
+    counted = _counted(record, failure, failed.retry_after, context)
+    match _classify(record, step, failed):  # not `counted`: to count a failure can begin or end a turn (`fallback`)
+        case _Meaning.NOT_DELETED:
+            return replace(record, cleanup=failure)
+        case _Meaning.NOT_PROVEN:
+            return _not_proven(counted, failed.code, context)
+        case _Meaning.USELESS_KEY:
+            return _drop_pending(counted, context.now, failed.message)
+        case _Meaning.ONE_MORE_FAILURE:
+            return counted
+
+
+def _classify(record: Record, step: Kind, failed: Failed) -> _Meaning:
+    """Classify a failure; `record` is the one with which the step ran."""
     if step is Kind.RETIRE:
-        return replace(record, cleanup=failure)
-    other = turn(record)
-    record = _counted(record, failure, failed.retry_after, context)
-    if step is Kind.PROVE and other is None:
-        return _not_proven(record, failed.code, context)
-    useless = failed.code in USELESS_KEY or (step is Kind.GENERATE and failed.fatal)
-    if step in (Kind.GENERATE, Kind.REQUEST) and useless:
-        return _drop_pending(record, context.now, failed.message)
-    return record
+        return _Meaning.NOT_DELETED
+    if step is Kind.PROVE and turn(record) is None:
+        return _Meaning.NOT_PROVEN
+    if step is Kind.GENERATE and (failed.fatal or failed.code in USELESS_KEY):
+        return _Meaning.USELESS_KEY
+    if step is Kind.REQUEST and failed.code in USELESS_KEY:
+        return _Meaning.USELESS_KEY
+    return _Meaning.ONE_MORE_FAILURE
 
 
 def _counted(record: Record, failure: Failure, retry_after: int | None, context: ApplyContext) -> Record:
-    """Count a failure, of the identity whose turn it was, and draw its wait (rules 5 and 6)."""
+    """Count a failure, of the active or pending identity or of a turn of another one, and draw its wait (rule 5)."""
     attempt = record.attempt + 1
     longest = _longest_wait(failure.code, context.policy)
     delay = backoff(attempt, context.policy, context.jitter)
+    other = turn(record)
     record = replace(
         record,
         attempt=attempt,
@@ -369,13 +391,13 @@ def _counted(record: Record, failure: Failure, retry_after: int | None, context:
         wait=min(ceil(max(delay, retry_after or 0)), longest),
         failure=failure,
     )
-    if turn(record) is not None:
+    if other is not None:
         return replace(record, failures=0, fallbacks=record.fallbacks + 1)
     return replace(record, failures=record.failures + 1, problem=failure.code)
 
 
 def _not_proven(record: Record, code: str, context: ApplyContext) -> Record:
-    """Count what speaks against the pending certificate, and let others have their turn when that is enough."""
+    """Count a failed proof of the pending certificate: after enough of them the proof is over (rules 3 and 9)."""
     pending, most = _pending(record), context.policy.prove_attempts
     refusals = pending.refusals + (code in COUNTS)
     failures = record.proof_failures + (code not in NO_SESSION)
@@ -387,10 +409,11 @@ def _not_proven(record: Record, code: str, context: ApplyContext) -> Record:
 
 
 def _accept_unanswered(record: Record, context: ApplyContext) -> Record:
-    """Apply rule 9: nothing is removed, because nothing was confirmed."""
+    """Make the pending identity active without an answer (rule 9). Nothing was acknowledged, so nothing is deleted."""
     identity = _identity(_pending(record))
-    record = replace(_forgiven(record), state=State.ACKED, pending=None, unconfirmed=_with(record, record.active))
-    return _put_in_force(record, identity, context)
+    unconfirmed = _more_unconfirmed(record, record.active)
+    record = replace(_without_failures(record), state=State.ACKED, pending=None, unconfirmed=unconfirmed)
+    return _activate(record, identity, context)
 
 
 def _roll_back(record: Record, context: ApplyContext) -> Record:
@@ -402,13 +425,13 @@ def _roll_back(record: Record, context: ApplyContext) -> Record:
     rollbacks = record.rollbacks + 1
     attempt = max(record.attempt, rollbacks * context.policy.prove_attempts)
     delay = backoff(attempt, context.policy, context.jitter)
-    kept = _with(record, unproven)
+    kept = _more_unconfirmed(record, unproven)
     record = replace(
         record,
         state=State.JITP if record.active is None else State.ACKED,
         pending=None,
         unconfirmed=kept,
-        to_delete=_also(record, *(identity for identity in record.unconfirmed if identity not in kept)),
+        to_delete=_more_to_delete(record, *(identity for identity in record.unconfirmed if identity not in kept)),
         proof_failures=0,
         rollbacks=rollbacks,
         attempt=attempt,
@@ -420,37 +443,63 @@ def _roll_back(record: Record, context: ApplyContext) -> Record:
     return note(record, context.now, "rolled-back", f"{unproven.certificate.certificate_id} could not be proven")
 
 
-def _with(record: Record, identity: Identity | None) -> tuple[Identity, ...]:
-    """Add to what is unconfirmed. Of too many, the oldest and the newest are likeliest to be what the cloud has."""
-    unconfirmed = (*record.unconfirmed, *(() if identity is None else (identity,)))
-    return unconfirmed if len(unconfirmed) <= MOST_UNCONFIRMED else (unconfirmed[0], *unconfirmed[2:])
-
-
 def _drop_pending(record: Record, now: float, why: str) -> Record:
     dropped = _pending(record)
     record = replace(record, pending=None, to_delete=(*record.to_delete, dropped.label)[-MOST_TO_DELETE:])
     return note(record, now, "key-dropped", why)
 
 
+# ---- parts of these -------------------------------------------------------------------------------------------------
+
+
+def _pending(record: Record) -> Pending:
+    if record.pending is None:
+        raise RuntimeError(f"no rotation is under way in state {record.state}")
+    return record.pending
+
+
+def _identity(pending: Pending) -> Identity:
+    if pending.certificate is None:
+        raise RuntimeError(f"{pending.label} has no certificate yet")
+    return Identity(pending.label, pending.certificate)
+
+
+def _certified(pending: Pending | None) -> Identity | None:
+    return None if pending is None or pending.certificate is None else _identity(pending)
+
+
+def _more_unconfirmed(record: Record, identity: Identity | None) -> tuple[Identity, ...]:
+    """Add to what is unconfirmed. Of too many, the cloud has most likely committed to the oldest or to the newest."""
+    unconfirmed = (*record.unconfirmed, *(() if identity is None else (identity,)))
+    return unconfirmed if len(unconfirmed) <= MOST_UNCONFIRMED else (unconfirmed[0], *unconfirmed[2:])
+
+
+def _more_to_delete(record: Record, *identities: Identity) -> tuple[str, ...]:
+    return (*record.to_delete, *(identity.label for identity in identities))[-MOST_TO_DELETE:]
+
+
 def _contact(record: Record, now: float, cloud_time: int | None) -> Record:
-    """Remember a proof that the cloud is there. Its time lifts the floor only up to ours: both must agree it passed."""
+    """Note that the cloud has answered: the failures are over.
+
+    The clock's floor rises to the cloud's time, but not above this device's: a time has passed only if both say so.
+    """
     lifted = record.time_floor if cloud_time is None else max(record.time_floor, min(cloud_time, int(now)))
-    return replace(_forgiven(record), last_contact=int(now), time_floor=lifted)
+    return replace(_without_failures(record), last_contact=int(now), time_floor=lifted)
 
 
-def _forgiven(record: Record) -> Record:
+def _without_failures(record: Record) -> Record:
     return replace(record, attempt=0, wait=0, failure=None, cleanup=None, problem="", failures=0, fallbacks=0)
 
 
 def _next_check_in(context: ApplyContext) -> int:
-    """Between half an interval and a whole one from now, so that a fleet that booted together spreads out."""
+    """Draw an instant between half an interval and a whole one from now: a fleet that booted together spreads out."""
     return int(context.now + context.policy.check_in_interval * (1 + context.jitter) / 2)
 
 
 def _schedule_advice(record: Record, heard: CheckedIn, context: ApplyContext) -> Advised | None:
-    """Draw one instant from advice, once: heard again it keeps its instant; withdrawn it is forgotten (rule 7).
+    """Draw one instant from the cloud's advice (rule 7). The same advice again keeps it; without advice there is none.
 
-    An instant that no right clock can have led to, later than both the window and the minimum interval, is drawn anew.
+    It is drawn again if it is later than both the window and the minimum interval from now: the clock was wrong then.
     """
     if heard.advice is None:
         return None
@@ -461,14 +510,6 @@ def _schedule_advice(record: Record, heard: CheckedIn, context: ApplyContext) ->
     drawn = int(start + context.jitter * (end - start))
     earliest = int(record.renewed_at + context.policy.minimum_interval) if record.renewed_at <= context.now else 0
     return Advised(start, end, max(drawn, earliest))
-
-
-def _also(record: Record, *identities: Identity) -> tuple[str, ...]:
-    return (*record.to_delete, *(identity.label for identity in identities))[-MOST_TO_DELETE:]
-
-
-def _named(labels: tuple[str, ...]) -> str:
-    return ", ".join(labels) or "nothing was left"
 
 
 def note(record: Record, now: float, event: str, detail: str) -> Record:

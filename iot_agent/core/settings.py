@@ -54,11 +54,6 @@ class Settings:
     log_level: str
     metrics_textfile: Path | None = None
 
-    @property
-    def socket(self) -> Path:
-        """Where `agentctl` finds the daemon."""
-        return self.run_directory / "control.sock"
-
 
 def dump(settings: Settings) -> str:
     """Turn settings into JSON."""
@@ -66,5 +61,5 @@ def dump(settings: Settings) -> str:
 
 
 def load(text: str) -> Settings:
-    """Read what `dump` wrote; it is our own, so anything wrong with it is a bug and raises as such."""
-    return typed_json.read(Settings, json.loads(text))
+    """Read what `dump` wrote; raises `ValueError`, which is a bug, for it is our own."""
+    return typed_json.parse(Settings, text)

@@ -1,8 +1,9 @@
 """`agentctl doctor`: what is wrong with this device, and what to do about it.
 
-command     agentctl's part: finds the configuration, starts the examination as the agent's own user, shows findings
-examine     the examination, a child process: wires probes to rules, and says each finding as soon as it has it
-probes/     look at the world and judge nothing; each gives the facts that one room of rules wants
-rules/      pure judgement over those facts; each finding that is not fine carries what to do
+command     agentctl's part: reads the configuration, starts the examination as the agent's own user, shows findings
+examine     the examination, a child process: runs the checks
+checks      the checks, in two lists; each asks a probe for facts and lets a rule judge them
+probes/     gather facts, and judge nothing
+rules/      judge facts, pure; each finding that is not fine says what to do
 findings    what a finding is
 """

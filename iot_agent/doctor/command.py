@@ -1,9 +1,8 @@
-"""agentctl's part of the doctor: find the configuration, ask the daemon, start the examination, show what it finds."""
+"""agentctl's part of the doctor: read the configuration, ask the daemon, start the examination, show the findings."""
 
 import json
 import os
 import pwd
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,16 +15,18 @@ from iot_agent.doctor import findings
 from iot_agent.doctor.findings import Finding
 from iot_agent.doctor.rules import daemon
 from iot_agent.host import control_socket
-from iot_agent.host.subprocesses import BadConfiguration, how_it_ended, read_configuration
+from iot_agent.host.subprocesses import BadConfiguration, Child, NoAnswer, read_configuration
+from iot_agent.storage import layout
 
-CREDENTIALS = "/run/credentials/iot-agent.service"  # the unit's, which its user can read from outside too
+LIMIT = 180.0  # seconds; the examination ends itself before
+CREDENTIALS = "/run/credentials/iot-agent.service"  # of the unit; its user can read it from outside, too
 
-# Between the service manager and the daemon alone.
-MANAGERS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"})
+# Variables that concern only the service manager and the daemon.
+OF_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"})
 
 
 def run(config: Path, *, as_json: bool) -> int:
-    """Examine this device; gives the exit status of the worst finding."""
+    """Examine this device; give the exit status of the worst finding."""
     found: list[Finding] = []
     for finding in diagnose(config.absolute()):
         found.append(finding)
@@ -38,14 +39,12 @@ def run(config: Path, *, as_json: bool) -> int:
 
 
 def diagnose(config: Path) -> Iterator[Finding]:
-    """Give all findings, one by one."""
+    """Give each finding as soon as it is there."""
     try:
-        given = read_configuration(config, starting=True)  # what is wrong with a file, the examination tells
+        given = read_configuration(config, starting=True)  # the examination checks the files
     except BadConfiguration as problem:
         readable = os.access(config, os.R_OK, effective_ids=True) or os.geteuid() == 0
-        remedy = (
-            "Mend the file; iot-agent --check says whether it is right." if readable else "Run: sudo agentctl doctor"
-        )
+        remedy = "Correct this, then check it with: iot-agent --check" if readable else "Run: sudo agentctl doctor"
         for line in str(problem).splitlines():
             yield findings.error("configuration", line, remedy)
         return
@@ -56,66 +55,62 @@ def diagnose(config: Path) -> Iterator[Finding]:
 
 
 def _ask_the_daemon(given: Settings) -> Iterator[Finding]:
+    socket = given.run_directory / layout.CONTROL_SOCKET
     try:
-        yield from daemon.judge(control_socket.ask(given.socket, "status")["status"])
+        yield from daemon.judge(control_socket.ask(socket, "status")["status"])
     except PermissionError:
-        yield findings.skipped("daemon", f"no permission to ask it at {given.socket}; try with sudo")
-    except (OSError, ValueError, KeyError) as error:
-        yield daemon.down(f"{given.socket}: {error}")
+        yield findings.skipped("daemon", f"no permission to ask it at {socket}; run: sudo agentctl doctor")
+    except OSError as error:
+        yield daemon.down(f"{socket}: {error.strerror or error}")
+    except control_socket.SENSELESS as error:
+        yield daemon.down(f"{socket}: {error}")
 
 
 def _examine(config: Path, given: Settings) -> Iterator[Finding]:
-    """Run the examination as the agent's user, and pass on what it finds, also when it does not live to its end."""
+    """Run the examination as the agent's user, and pass its findings on; if it ends early, that is a finding too."""
+    request = json.dumps({"config": str(config), "settings": settings.dump(given)}).encode() + b"\n"
     try:
-        child = _start(given)
-    except (OSError, KeyError) as problem:
-        remedy = (
-            f"See that {sys.executable} and the agent's package can be read by the owner of {given.state_directory}."
+        child = Child(
+            "iot_agent.doctor.examine",
+            request,
+            LIMIT,
+            cwd="/",
+            env=environment(given.run_directory / layout.CONTROL_SOCKET),
+            **_as_the_agent(given.state_directory),
         )
+    except (OSError, KeyError) as problem:
+        remedy = f"Let the owner of {given.state_directory} read {sys.executable} and the agent's package."
         yield findings.error("doctor", f"the examination cannot start: {problem}", remedy)
         return
-    request = json.dumps({"config": str(config), "settings": settings.dump(given)})
-    with child:
-        assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 - for mypy
-        try:
-            child.stdin.write(request + "\n")
-            child.stdin.flush()
-            yield from map(findings.decode, child.stdout)
-        except BrokenPipeError:
-            pass  # it died at once; its status says how
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode != 0:
-        remedy = "What was found so far holds. This is a fault in the agent or in a library; please report it."
-        yield findings.error("doctor", f"the examination {how_it_ended(child.returncode)} before it was done", remedy)
+    try:
+        with child:  # in its own process group: Ctrl-Z must not stop it while it holds the identity lock
+            yield from map(_finding, child.lines())
+    except NoAnswer as problem:
+        remedy = "The findings above are valid. This is a fault in the agent or in a library; please report it."
+        yield findings.error("doctor", f"the examination {problem}", remedy)
 
 
-def _start(given: Settings) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "iot_agent.doctor.examine"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd="/",
-        env=environment(given.socket),
-        start_new_session=True,  # stopping agentctl with Ctrl-Z must not stop it while it holds its turn
-        **_as_the_agent(given.state_directory),
-    )
+def _finding(line: bytes) -> Finding:
+    """Read a line of the examination; a library in it may have written a line of its own."""
+    try:
+        return findings.decode(line)
+    except ValueError as error:
+        said = f"the examination wrote a line that is no finding ({error}): {line.decode(errors='replace'):.200}"
+        return findings.warning("doctor", said, "The other findings are valid. Please report this line.")
 
 
 def environment(daemon_socket: Path) -> dict[str, str]:
-    """Give the daemon's own environment, if it can be read: it tells a token's module where its tokens are."""
+    """Give the daemon's own environment, if it can be read: from it a token's module knows where its tokens are."""
     try:
-        told = Path(f"/proc/{control_socket.daemon_pid(daemon_socket)}/environ").read_text(errors="surrogateescape")
-    except OSError:  # it is not running, or somebody else's: then what the unit gives it as a rule
+        environ = Path(f"/proc/{control_socket.daemon_pid(daemon_socket)}/environ").read_text(errors="surrogateescape")
+    except OSError:  # it is not running, or belongs to somebody else
         return {"CREDENTIALS_DIRECTORY": CREDENTIALS, **os.environ}
-    given = dict(entry.split("=", 1) for entry in told.split("\0") if "=" in entry)
-    return {name: value for name, value in given.items() if name not in MANAGERS}
+    given = dict(entry.split("=", 1) for entry in environ.split("\0") if "=" in entry)
+    return {name: value for name, value in given.items() if name not in OF_SYSTEMD}
 
 
 def _as_the_agent(state: Path) -> dict[str, Any]:
-    """Give up root for the examination: the state directory's owner is the agent's user."""
+    """Give up root for the examination: the agent's user owns the state directory."""
     if os.getuid() != 0 or not state.exists() or state.stat().st_uid == 0:
         return {}
     user = pwd.getpwuid(state.stat().st_uid)

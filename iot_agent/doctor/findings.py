@@ -1,7 +1,7 @@
-"""A finding: one thing that was looked at, how bad it is, and what to do about it. Pure.
+"""A finding: one thing that was checked, how bad it is, and what to do about it. Pure.
 
 The exit status of `agentctl doctor` is that of its worst finding: 0 fine (or skipped), 1 a warning, 2 an error. The
-statuses that agentctl shares with sysexits.h begin at 64, so neither can be taken for the other.
+exit statuses of sysexits.h, which agentctl uses too, begin at 64, so the two do not overlap.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from iot_agent.core import typed_json
 from iot_agent.core.errors import printable
 
 SCHEMA = 1
 
 
 class Level(StrEnum):
-    """How bad it is, in rising order; what was `SKIPPED` says why, and is no reason to worry."""
+    """How bad a finding is, in rising order; a `SKIPPED` one says why nothing was checked, and needs no action."""
 
     FINE = "fine"
     SKIPPED = "skipped"
@@ -31,7 +32,7 @@ EXIT_STATUS = {Level.FINE: 0, Level.SKIPPED: 0, Level.WARNING: 1, Level.ERROR: 2
 
 @dataclass(frozen=True)
 class Finding:
-    """`check` is a stable dotted word; `remedy` is empty exactly when there is nothing to do."""
+    """`check` is a name that never changes; `remedy` is empty exactly when there is nothing to do."""
 
     check: str
     level: Level
@@ -40,22 +41,22 @@ class Finding:
 
 
 def fine(check: str, message: str) -> Finding:
-    """Say that something is as it should be."""
+    """Report that something is right."""
     return Finding(check, Level.FINE, message)
 
 
 def skipped(check: str, message: str) -> Finding:
-    """Say why something was not looked at."""
+    """Report why something was not checked."""
     return Finding(check, Level.SKIPPED, message)
 
 
 def warning(check: str, message: str, remedy: str) -> Finding:
-    """Say what will become a problem, or may be one."""
+    """Report what will become a problem, or may be one."""
     return Finding(check, Level.WARNING, message, remedy)
 
 
 def error(check: str, message: str, remedy: str) -> Finding:
-    """Say what keeps, or will keep, the device from renewing its certificate."""
+    """Report what prevents, or will prevent, the device from renewing its certificate."""
     return Finding(check, Level.ERROR, message, remedy)
 
 
@@ -65,7 +66,7 @@ def exit_status(findings: Iterable[Finding]) -> int:
 
 
 def report(findings: list[Finding], now: float) -> dict[str, Any]:
-    """Put together what `agentctl doctor --json` prints; described in docs/doctor.md."""
+    """Give what `agentctl doctor --json` prints (docs/doctor.md)."""
     worst = max((finding.level for finding in findings), key=lambda level: EXIT_STATUS[level], default=Level.FINE)
     return {
         "schema": SCHEMA,
@@ -80,10 +81,9 @@ def encode(finding: Finding) -> str:
     return json.dumps(asdict(finding))
 
 
-def decode(line: str) -> Finding:
-    """Read what `encode` wrote; raises `ValueError`, `KeyError` or `TypeError` for anything else."""
-    fields = json.loads(line)
-    return Finding(**{**fields, "level": Level(fields["level"])})
+def decode(line: str | bytes) -> Finding:
+    """Read what `encode` wrote; raises `ValueError` for anything else."""
+    return typed_json.parse(Finding, line)
 
 
 MARKS = {Level.FINE: "ok", Level.SKIPPED: "-", Level.WARNING: "WARNING", Level.ERROR: "ERROR"}
@@ -92,14 +92,14 @@ MARKS = {Level.FINE: "ok", Level.SKIPPED: "-", Level.WARNING: "WARNING", Level.E
 def write(finding: Finding) -> str:
     """Write a finding for a person: one line, and below it what to do.
 
-    What certificates, servers and the record said is in them; a terminal must not obey it.
+    The text may come from certificates, servers and the record, so control characters are removed for the terminal.
     """
     line = f"{MARKS[finding.level]:<8} {finding.check:<22} {printable(finding.message)}"
     return f"{line}\n{'':<31} → {printable(finding.remedy)}" if finding.remedy else line
 
 
 def summary(findings: list[Finding]) -> str:
-    """Count, for the last line."""
+    """Give the last line, with the counts."""
     count = {level: sum(finding.level is level for finding in findings) for level in Level}
     found = f"errors: {count[Level.ERROR]}, warnings: {count[Level.WARNING]}, fine: {count[Level.FINE]}"
-    return found + (f", not looked at: {count[Level.SKIPPED]}" if count[Level.SKIPPED] else "")
+    return found + (f", skipped: {count[Level.SKIPPED]}" if count[Level.SKIPPED] else "")

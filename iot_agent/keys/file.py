@@ -1,17 +1,15 @@
-"""Keys as files: `identities/<label>/key.pem`, mode 0600 from its first byte, PKCS #8, not encrypted.
+"""Keys as files: `identities/<label>/key.pem`, mode 0600 from the first byte on, PKCS #8, not encrypted.
 
-An encryption key for them would have to lie beside them; use a token where the disk may be read by others.
+They are not encrypted because the encryption key would have to be on the same disk. If others may read the disk, use a
+token.
 """
 
-import re
 from pathlib import Path
 
 from iot_agent.core.errors import Code, Fatal, Retryable
 from iot_agent.core.ports import Credentials
 from iot_agent.keys import certificates
-from iot_agent.storage import atomic
-
-OURS = re.compile(r"iot-agent-[0-9A-Za-z-]+")
+from iot_agent.storage import atomic, layout
 
 
 class FileKeys:
@@ -23,12 +21,12 @@ class FileKeys:
         self._root = root
 
     def generate(self, label: str, algorithm: str) -> None:
-        """Make a key durably, unless a readable one is there."""
+        """Make a key durably, unless there is one."""
         try:
             atomic.make_directory(self._root)
             atomic.make_directory(self._root / label)
             if not self._path(label).exists():
-                atomic.write(self._path(label), certificates.generate_key(algorithm))
+                atomic.write(self._path(label), certificates.generate_key(algorithm), layout.KEY_MODE)
         except OSError as error:
             raise Retryable(Code.KEY_STORE, f"cannot store a new key: {error}") from error
 
@@ -45,8 +43,8 @@ class FileKeys:
         return Credentials(certificate, self._path(label))
 
     def labels(self) -> frozenset[str]:
-        """Name the keys of ours."""
-        return frozenset(path.parent.name for path in self._root.glob("*/key.pem") if OURS.fullmatch(path.parent.name))
+        """List the labels of our keys."""
+        return frozenset(filter(layout.is_label, (path.parent.name for path in self._root.glob(f"*/{layout.KEY}"))))
 
     def remove(self, label: str) -> None:
         """Remove the key file; its directory is the identity's."""
@@ -58,7 +56,7 @@ class FileKeys:
             raise Retryable(Code.KEY_STORE, f"cannot remove {self._path(label)}: {error}") from error
 
     def _path(self, label: str) -> Path:
-        return self._root / label / "key.pem"
+        return self._root / label / layout.KEY
 
     def _key(self, label: str) -> certificates.PrivateKey:
         try:

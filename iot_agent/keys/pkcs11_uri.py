@@ -23,7 +23,7 @@ def write(key: TokenKey) -> str:
 
 
 def read(uri: str, default: Token | None = None) -> TokenKey:
-    """Read a URI; what it leaves out of module, token and PIN comes from `default`. Raises `ValueError`."""
+    """Read a URI; module, token and PIN are those of `default` where the URI has none. Raises `ValueError`."""
     if not uri.startswith(SCHEME):
         raise ValueError(f"{uri!r} does not begin with {SCHEME}")
     path, _, query = uri.removeprefix(SCHEME).partition("?")
@@ -41,13 +41,16 @@ def read(uri: str, default: Token | None = None) -> TokenKey:
 
 
 def _attributes(text: str, separator: str, known: tuple[str, ...]) -> dict[str, str]:
-    """Split a part; an attribute that we would have to pass over might have told another key, so it is refused."""
+    """Split a part. An unknown attribute is refused: without it, the URI might name another key."""
     pairs = [part.partition("=")[::2] for part in text.split(separator) if part]
     names = [name for name, _ in pairs]
     unknown = [name for name in names if name not in known]
     if unknown or len(set(names)) != len(names):
         raise ValueError(f"{text!r} may hold each of {', '.join(known)} once, and nothing else")
-    return {name: unquote(value, errors="strict") for name, value in pairs}
+    values = {name: unquote(value, errors="strict") for name, value in pairs}
+    if not all(map(str.isprintable, values.values())):  # a module, which is C, would stop reading at a NUL
+        raise ValueError(f"{text!r} holds characters that cannot be printed")
+    return values
 
 
 def _quoted(text: str) -> str:

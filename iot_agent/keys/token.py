@@ -1,26 +1,22 @@
 """The `KeyStore` of keys that never leave a token; each operation is a process of its own (`pkcs11_helper`).
 
-A key's directory `identities/<label>/` holds, in place of the key, `key.uri`: where it is (RFC 7512). It is written
-before the key is made, so that no key is ever made that nothing on disk knows of.
+A key's directory `identities/<label>/` contains `key.uri` in place of the key: where the key is (RFC 7512). It is
+written before the key is made, so that every key on the token has its file on the disk.
 """
 
-import json
 import os
-import subprocess
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from iot_agent.core.errors import Code, Fatal, Retryable
+from iot_agent.core.errors import Code, Retryable
 from iot_agent.core.ports import Credentials
 from iot_agent.core.settings import Token, TokenKey
-from iot_agent.host.subprocesses import how_it_ended
-from iot_agent.keys import certificates, pkcs11_uri
+from iot_agent.host.subprocesses import NoAnswer, ask
+from iot_agent.keys import certificates, pkcs11_uri, token_messages
 from iot_agent.keys.remote_key import remote_key
-from iot_agent.storage import atomic
+from iot_agent.keys.token_messages import Request
+from iot_agent.storage import atomic, layout
 
-REFERENCE = "key.uri"
 PROGRAM = "iot_agent.keys.pkcs11_helper"
 
 
@@ -35,14 +31,15 @@ class TokenKeys:
         self._limit = limit
 
     def generate(self, label: str, algorithm: str) -> None:
-        """Write down where the key will be, then make it there."""
-        directory = self._state / "identities" / label
+        """Store where the key will be, then make it there."""
+        directory = self._state / layout.IDENTITIES / label
+        reference = directory / layout.KEY_ON_TOKEN
         try:
             atomic.make_directory(directory.parent)
             atomic.make_directory(directory)
-            atomic.write(directory / REFERENCE, pkcs11_uri.write(TokenKey(self._token, label)).encode() + b"\n")
+            atomic.write(reference, pkcs11_uri.write(TokenKey(self._token, label)).encode() + b"\n", layout.KEY_MODE)
         except OSError as error:
-            raise Retryable(Code.KEY_STORE, f"cannot write {directory / REFERENCE}: {error}") from error
+            raise Retryable(Code.KEY_STORE, f"cannot write {reference}: {error}") from error
         self._ask("generate", label, algorithm)
 
     def csr(self, label: str, serial: str) -> str:
@@ -54,57 +51,39 @@ class TokenKeys:
         return certificates.public_key(self._key(label))
 
     def _key(self, label: str) -> certificates.PrivateKey:
-        def sign(data: bytes) -> bytes:
-            return bytes.fromhex(self._ask("sign", label, data.hex()))
-
-        return remote_key(bytes.fromhex(self._ask("public_key", label)), sign)
+        public = self._ask("public_key", label)
+        try:
+            return remote_key(public, lambda data: bytes(self._ask("sign", label, data.hex())))
+        except ValueError as error:
+            where = f"token {self._token.label!r} of {self._token.module}"
+            raise Retryable(Code.TOKEN, f"the public key that {where} gave cannot be read: {error}") from error
 
     def credentials(self, label: str, certificate: Path) -> Credentials:
         """Point at the certificate, and at the key on the token."""
         return Credentials(certificate, TokenKey(self._token, label))
 
     def look(self) -> list[str]:
-        """Name the token's flags (CK_TOKEN_INFO), without spending a PIN; raises `Retryable("token")`."""
+        """List the token's flags (CK_TOKEN_INFO) without a login; raises `Retryable("token")`."""
         return list(self._ask("look"))
 
     def labels(self) -> frozenset[str]:
-        """Name the keys on the token that carry a label as we make them."""
+        """List the labels of our keys on the token."""
         return frozenset(self._ask("labels"))
 
     def remove(self, label: str) -> None:
-        """Destroy the key on the token; `key.uri` goes with the directory, so that a crash leaves it to be found."""
+        """Delete the key on the token; `key.uri` stays until the directory is removed, so a crash loses no key."""
         self._ask("remove", label)
 
     def _ask(self, operation: str, *arguments: str) -> Any:  # noqa: ANN401 - each operation has its own result
-        request = {
-            "parent": os.getpid(),
-            "state": str(self._state),
-            "token": asdict(self._token),
-            "operation": operation,
-            "arguments": arguments,
-        }
+        request = Request(os.getpid(), str(self._state), self._token, operation, arguments)
         what = f"{operation} on token {self._token.label!r} of {self._token.module}"
         try:
-            done = subprocess.run(  # noqa: S603 - our own interpreter and module, no shell
-                [sys.executable, "-P", "-m", PROGRAM],
-                input=json.dumps(request).encode() + b"\n",
-                stdout=subprocess.PIPE,
-                timeout=self._limit,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise Retryable(Code.TOKEN, f"{what} hung and was stopped after {self._limit:.0f} s") from error
+            # In the process group of the worker, so that whoever kills the worker kills the helper.
+            answer = ask(PROGRAM, token_messages.encode_request(request), self._limit, own_group=False)
+            return token_messages.decode_answer(answer, operation)
         except OSError as error:
             raise Retryable(Code.TOKEN, f"{what} could not be started: {error}") from error
-        try:
-            answer = json.loads(done.stdout)
+        except NoAnswer as error:
+            raise Retryable(Code.TOKEN, f"{what} {error}; what it wrote last is in the journal") from error
         except ValueError as error:
-            raise Retryable(
-                Code.TOKEN,
-                f"{what} {how_it_ended(done.returncode)} without an answer; its last words are in the journal",
-            ) from error
-        if "result" in answer:
-            return answer["result"]
-        if answer["fatal"]:
-            raise Fatal(Code(answer["code"]), answer["message"])
-        raise Retryable(Code(answer["code"]), answer["message"], answer["retry_after"])
+            raise Retryable(Code.TOKEN, f"{what} gave an answer that cannot be read: {error}") from error

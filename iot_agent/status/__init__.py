@@ -1,1 +1,1 @@
-"""What a device tells of itself: for people, programs and monitoring, from a running daemon or from the disk."""
+"""What a device reports about itself: to people, programs and monitoring, from the daemon or from the disk."""

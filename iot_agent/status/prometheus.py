@@ -1,7 +1,7 @@
-"""Numbers for monitoring, as a file for node_exporter's textfile collector (Prometheus text format 0.0.4).
+"""Metrics, in a file for node_exporter's textfile collector (Prometheus text format 0.0.4).
 
-Off unless `metrics.textfile` names the file. It is replaced whole, and only when something in it has changed; times are
-given as instants, so that it stays true while nothing happens. It goes when the daemon stops.
+Off unless `metrics.textfile` names the file. The file is replaced as a whole, and only when a value has changed: times
+are instants, not ages, so the file stays right while nothing happens. The file is removed when the daemon stops.
 """
 
 import logging
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from iot_agent.core.record import State
-from iot_agent.storage import atomic
+from iot_agent.storage import atomic, layout
 
 log = logging.getLogger(__name__)
 
 
 class Textfile:
-    """Keeps the file at `path` up to date, or does nothing if that is None. Its failures hurt nobody else."""
+    """Keeps the file at `path` up to date; does nothing if `path` is None. A failure is only logged."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -23,30 +23,30 @@ class Textfile:
         self._problem = ""
 
     def publish(self, shown: dict[str, Any]) -> None:
-        """Write the numbers of a status report, if they are not what the file says already."""
+        """Write the metrics of a status report, unless the file has the same already."""
         content = text(shown)
         if self._path is None or content == self._written:
             return
         try:
-            atomic.write(self._path, content.encode(), atomic.PUBLIC)
+            atomic.write(self._path, content.encode(), layout.PUBLIC_FILE_MODE)
         except (OSError, ValueError) as error:
             if str(error) != self._problem:
-                log.warning("cannot write the numbers for monitoring: %s", error)
+                log.warning("cannot write the metrics: %s", error)
             self._problem = str(error)
         else:
             self._written, self._problem = content, ""
 
     def close(self) -> None:
-        """Remove the file: numbers of a daemon that is not running would look alive."""
+        """Remove the file: it would look as if the daemon were running."""
         try:
             if self._path is not None:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
-            log.warning("cannot remove the numbers for monitoring: %s", error)
+            log.warning("cannot remove the metrics: %s", error)
 
 
 def text(shown: dict[str, Any]) -> str:
-    """Write a status report's numbers; what is not known is left out."""
+    """Write the metrics of a status report; a value that is not known is left out."""
     identity, error = shown["identity"] or {}, shown["last_error"]
     lines: list[str] = []
 
@@ -60,20 +60,20 @@ def text(shown: dict[str, Any]) -> str:
     states = [({"state": str(state)}, int(state == shown["state"])) for state in State]
     metric("state", "gauge", "1 for the state that the device is in.", *states)
     for name, key, about in (
-        ("certificate_not_before", "not_before", "When the certificate in force begins to be valid."),
-        ("certificate_not_after", "not_after", "When the certificate in force expires."),
-        ("certificate_renewal", "renew_at", "When the certificate in force is to be renewed."),
+        ("certificate_not_before", "not_before", "When the active certificate begins to be valid."),
+        ("certificate_not_after", "not_after", "When the active certificate expires."),
+        ("certificate_renewal", "renew_at", "When the active certificate is to be renewed."),
     ):
         metric(f"{name}_timestamp_seconds", "gauge", about, ({}, identity.get(key)))
     metric("last_contact_timestamp_seconds", "gauge", "When the cloud last answered.", ({}, shown["last_contact"]))
     metric("failed_attempts", "gauge", "Failures in a row.", ({}, shown["attempt"]))
-    metric("rotations_total", "counter", "Certificates put in force so far.", ({}, shown["rotations"]))
+    metric("rotations_total", "counter", "Certificates that have become active so far.", ({}, shown["rotations"]))
     if error is not None:
         labels = {"step": str(error["step"]), "code": error["code"]}
         metric("last_error_timestamp_seconds", "gauge", "The last failure, until it is over.", (labels, error["at"]))
-    refused = int(shown["configuration"]["error"] is not None)
-    metric("configuration_refused", "gauge", "1 while the last reload was refused.", ({}, refused))
-    metric("disk_trouble", "gauge", "1 while the disk refuses the record.", ({}, int(shown["trouble"] is not None)))
+    refused, trouble = shown["configuration"]["error"] is not None, shown["trouble"] is not None
+    metric("configuration_refused", "gauge", "1 while the last reload was refused.", ({}, int(refused)))
+    metric("disk_trouble", "gauge", "1 while the record cannot be written to disk.", ({}, int(trouble)))
     metric("clock_trusted", "gauge", "0 while the clock is behind the cloud's.", ({}, int(shown["clock_trusted"])))
     return "\n".join(lines) + "\n"
 

@@ -1,7 +1,7 @@
-"""What `agentctl status` says: the same report from a running daemon and from the disk of a stopped one. Pure.
+"""The report of `agentctl status`: the same from a running daemon and from the disk of a stopped one. Pure.
 
-The report's schema is version 1, documented in docs/status.md; fields are only ever added. Times are whole seconds
-since the epoch, null where there is none.
+Its schema is version 1 (docs/status.md); later versions only add fields. Times are whole seconds since the epoch, or
+null.
 """
 
 from dataclasses import asdict
@@ -15,7 +15,7 @@ SCHEMA = 1
 
 
 def compose(record: Record, step: Step | None, now: float, about: dict[str, Any]) -> dict[str, Any]:
-    """Put the report together; `about` holds what is not in the record (daemon, version, key backend, trouble)."""
+    """Give the report; `about` has the fields that the record does not know (daemon, version, key, trouble ...)."""
     error = record.failure or record.cleanup
     shown = {
         "schema": SCHEMA,

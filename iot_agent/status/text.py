@@ -1,25 +1,20 @@
 """A status report and a history, written for a person. Pure; knows only the report's schema (docs/status.md).
 
-What comes from the socket or from the disk goes through `safe` before anything else sees it: a terminal obeys what is
-written to it, and the record may have been written by somebody else, or be damaged.
+`safe` must be applied to everything from the socket or the disk first: a terminal executes control characters, and
+another program may have written the record or damaged it.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
+from typing import Any
 
 from iot_agent.core.errors import printable
 
-TYPE_CHECKING = False  # typing.TYPE_CHECKING without typing, which would be an eighth of agentctl's time
-if TYPE_CHECKING:
-    from typing import Any
-
 MINUTE, HOUR, DAY = 60, 3600, 86400
-LAST = 253402300799  # the end of the year 9999, the last that a date can be of
+LAST = 253402300799  # the end of the year 9999, the last that datetime can write
 
 
 def safe(value: Any) -> Any:  # noqa: ANN401 - whatever JSON may hold
-    """Make every text in an answer safe for a terminal; several lines stay several lines."""
+    """Replace control characters in every text of an answer; newlines stay."""
     if isinstance(value, str):
         return "\n".join(map(printable, value.split("\n")))
     if isinstance(value, dict):
@@ -39,7 +34,7 @@ def status(shown: dict[str, Any]) -> str:
     line("daemon", shown["daemon"] + (f", version {shown['version']}" if shown["daemon"] == "running" else ""))
     identity = shown["identity"]
     if identity is None:
-        line("identity", "none of its own yet; the bootstrap certificate serves")
+        line("identity", "none of its own yet; the bootstrap identity is used")
     else:
         line("identity", f"{identity['certificate_id'][:16]}… ({identity['label']})")
         line(
@@ -65,7 +60,7 @@ def status(shown: dict[str, Any]) -> str:
     if shown["trouble"] is not None:
         line("trouble", shown["trouble"])
     if not shown["clock_trusted"]:
-        line("clock", "the system clock is behind the time that the cloud has told; it is not trusted")
+        line("clock", "the system clock is behind the time that the cloud has given, so it is not used")
     return "\n".join(lines)
 
 

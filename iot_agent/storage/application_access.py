@@ -1,9 +1,9 @@
-"""Lets the applications on the device use the identity in force: a group may read it, and a file names it.
+"""Lets the applications on the device use the active identity: a group may read it, and a file names it.
 
-Convenience, never a condition: whatever goes wrong here is logged, and the record is saved all the same. With
-`identity.group` set, the way to the identity in force is 0710, its directory 0750 and its key 0640, all of that group;
-every other key stays 0600. The identity is opened before `current` flips to it, so that whoever follows the link can
-read what it finds; the previous one stays open until it is removed.
+The agent itself does not need this, so whatever goes wrong here is logged, and the record is saved all the same. The
+files of the active identity get the group `identity.group` and the modes that `layout` names; every other key stays
+private. The group can read an identity before `current` points at it, so that a program that follows the link can read
+what it finds. It can read the previous identity until that is removed, or until the next start.
 """
 
 import grp
@@ -13,99 +13,85 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from iot_agent.core.ports import Identities, StateStore
-from iot_agent.core.reconcile import OnDisk
+from iot_agent.core.ports import Identities
 from iot_agent.core.record import Record
 from iot_agent.core.settings import Settings
-from iot_agent.storage import atomic
-from iot_agent.storage.identity_json import announcement
+from iot_agent.storage import atomic, layout
+from iot_agent.storage.announcement import announcement
 
 log = logging.getLogger(__name__)
-ANNOUNCED, KEY_ON_A_TOKEN = "identity.json", "key.uri"
-WAY, DIRECTORY, KEY = 0o710, 0o750, 0o640
-PRIVATE_DIRECTORY = 0o700
 
 
-class PublishingStore:
-    """The `StateStore` that, around each save, lets applications have what became the identity in force."""
+class ApplicationAccess:
+    """The `Applications` port: permissions for the group `identity.group`, and the file `identity.json`."""
 
-    def __init__(self, store: StateStore, identities: Identities, settings: Settings) -> None:
-        self._store, self._identities, self._settings = store, identities, settings
+    def __init__(self, identities: Identities, settings: Settings) -> None:
+        self._identities, self._settings = identities, settings
         self._group = settings.identity_group
-        self._record: Record | None = None
+        self._published: Record | None = None
 
     def begin(self, record: Record) -> None:
-        """At start: close what should not be open any more, open what should, and tell."""
-        with _never_in_the_way("identities may be open to a group that should not read them"):
+        """At start: take from the group what it should not read any more, give it what it should, and tell."""
+        with _logged("a group may be able to read identities that it should not read"):
             for label in self._identities.labels():
                 if self._group is None or record.active is None or label != record.active.label:
                     self._close(self._identities.certificate(label).parent)
             if self._group is None:
                 for directory in filter(Path.exists, self._way()):
-                    _set(directory, PRIVATE_DIRECTORY, os.getegid())
-        self._open(record)
-        self._tell(record)
-
-    def disk(self) -> OnDisk:
-        """Tell what the store tells."""
-        return self._store.disk()
-
-    def save(self, record: Record) -> None:
-        """Save; raises `OSError` only if that fails."""
-        if self._record is None or record.active != self._record.active:
-            self._open(record)
-        self._store.save(record)
-        self._tell(record)
+                    _set(directory, layout.PRIVATE_DIRECTORY_MODE, os.getegid())
+        self.prepare(record)
+        self.publish(record)
 
     def reload(self, settings: Settings) -> None:
-        """Take over changed settings; the group stays, it changes only with a restart."""
+        """Tell what changed with the settings; not the group, which can only change with a restart."""
         self._settings = settings
-        if self._record is not None:
-            self._tell(self._record)
+        if self._published is not None:
+            self.publish(self._published)
 
-    def _open(self, record: Record) -> None:
+    def prepare(self, record: Record) -> None:
+        """Give the active identity to the group."""
         if self._group is None or record.active is None:
             return
         problem = (
             f"group {self._group} cannot be given the identity; is the agent's user in it, and does the unit let it be "
             "seen (PrivateUsers=)? See docs/applications.md"
         )
-        with _never_in_the_way(problem):
+        with _logged(problem):
             directory = self._identities.certificate(record.active.label).parent
             gid = grp.getgrnam(self._group).gr_gid
-            if (directory / "key.pem").exists():  # a key in a token has the token's own protection
-                _set(directory / "key.pem", KEY, gid)
-            _set(directory, DIRECTORY, gid)
+            if (directory / layout.KEY).exists():  # a key in a token has the token's own protection
+                _set(directory / layout.KEY, layout.GROUP_KEY_MODE, gid)
+            _set(directory, layout.GROUP_DIRECTORY_MODE, gid)
             for above in self._way():
-                _set(above, WAY, gid)
+                _set(above, layout.GROUP_WAY_MODE, gid)
 
-    def _close(self, directory: Path) -> None:
-        if directory.stat().st_mode & 0o077:
-            _set(directory, PRIVATE_DIRECTORY, os.getegid())
-            if (directory / "key.pem").exists():
-                _set(directory / "key.pem", atomic.PRIVATE, os.getegid())
-
-    def _way(self) -> tuple[Path, Path]:
-        return self._settings.state_directory / "identities", self._settings.state_directory
-
-    def _tell(self, record: Record) -> None:
-        """Write the announcement, if it is news: whoever watches the file is woken for nothing else."""
-        self._record = record
-        path = self._settings.run_directory / ANNOUNCED
-        with _never_in_the_way("applications could not be told of the identity in force"):
+    def publish(self, record: Record) -> None:
+        """Write the file if its content changes: a program that watches it is not woken for nothing."""
+        self._published = record
+        path = self._settings.run_directory / layout.ANNOUNCEMENT
+        with _logged("applications could not be told which identity is active"):
             if record.active is None:
                 path.unlink(missing_ok=True)
                 return
             directory = self._identities.certificate(record.active.label).parent
-            chain = (directory / "chain.pem").exists()
+            chain = (directory / layout.CHAIN).exists()
             news = announcement(self._settings, record.active, _key(directory), chain=chain)
             if not path.exists() or atomic.read(path) != news:
-                atomic.write(path, news, atomic.PUBLIC)
+                atomic.write(path, news, layout.PUBLIC_FILE_MODE)
+
+    def _close(self, directory: Path) -> None:
+        if directory.stat().st_mode & 0o077:
+            _set(directory, layout.PRIVATE_DIRECTORY_MODE, os.getegid())
+            if (directory / layout.KEY).exists():
+                _set(directory / layout.KEY, layout.KEY_MODE, os.getegid())
+
+    def _way(self) -> tuple[Path, Path]:
+        return self._settings.state_directory / layout.IDENTITIES, self._settings.state_directory
 
 
 @contextmanager
-def _never_in_the_way(problem: str) -> Iterator[None]:
-    """Log whatever goes wrong with files, groups or names on the disk, and go on."""
+def _logged(problem: str) -> Iterator[None]:
+    """Log what goes wrong with files, groups or names, and go on."""
     try:
         yield
     except (OSError, KeyError, ValueError) as error:
@@ -114,8 +100,8 @@ def _never_in_the_way(problem: str) -> Iterator[None]:
 
 def _key(directory: Path) -> str:
     """Name the key of an identity: its file, or what `key.uri` says of where it is on a token (RFC 7512)."""
-    reference = directory / KEY_ON_A_TOKEN
-    return atomic.read(reference).decode().strip() if reference.exists() else str(directory / "key.pem")
+    reference = directory / layout.KEY_ON_TOKEN
+    return atomic.read(reference).decode().strip() if reference.exists() else str(directory / layout.KEY)
 
 
 def _set(path: Path, mode: int, gid: int) -> None:

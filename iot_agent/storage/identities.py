@@ -1,29 +1,27 @@
-"""One directory for each key ever made: `identities/<label>/` with its CSR, then its certificate, chain and facts.
+"""The directories of the identities, `identities/<label>/`: one for each key, with all that belongs to it.
 
-An identity is complete when its facts are there, which are written last. `current` is a link to the identity in force,
-for applications; the record is rebuilt with its help, should the record ever be lost.
+An identity is complete when its key, its certificate and its facts are there; the facts are written last. The link
+`current` leads applications to the active identity. If the record is lost, it is rebuilt from these directories, and
+`current` tells which identity is active.
 """
 
 import json
-import re
 import shutil
 from pathlib import Path
 
 from iot_agent.core import typed_json
 from iot_agent.core.record import Certificate, Identity
-from iot_agent.storage import atomic
+from iot_agent.storage import atomic, layout
 
-FACTS = "identity.json"
-KEYS = ("key.pem", "key.uri")  # the key itself, or where it is
-LABEL = re.compile(r"iot-agent-[0-9A-Za-z-]{1,80}")
+KEYS = (layout.KEY, layout.KEY_ON_TOKEN)
 
 
 class IdentityDirectories:
     """The `Identities` port on a state directory."""
 
     def __init__(self, state: Path) -> None:
-        self._root = state / "identities"
-        self._current = state / "current"
+        self._root = state / layout.IDENTITIES
+        self._current = state / layout.CURRENT
 
     @property
     def root(self) -> Path:
@@ -34,57 +32,56 @@ class IdentityDirectories:
         """Durably make the directory of a new key, with its CSR: for people, and for version 0.1.0, which sends it."""
         atomic.make_directory(self._root)
         atomic.make_directory(self._path(label))
-        atomic.write(self._path(label) / "csr.pem", csr.encode())
+        atomic.write(self._path(label) / layout.CSR, csr.encode())
 
     def store(self, identity: Identity, pem: str, chain: str | None) -> None:
         """Durably add the certificate; `identity.json` comes last and says that all of it is there."""
         directory = self._path(identity.label)
         if chain is not None:
-            atomic.write(directory / "chain.pem", chain.encode(), atomic.PUBLIC)
-        atomic.write(self.certificate(identity.label), pem.encode(), atomic.PUBLIC)
-        atomic.write(directory / FACTS, json.dumps(vars(identity.certificate)).encode())
+            atomic.write(directory / layout.CHAIN, chain.encode(), layout.PUBLIC_FILE_MODE)
+        atomic.write(self.certificate(identity.label), pem.encode(), layout.PUBLIC_FILE_MODE)
+        atomic.write(directory / layout.FACTS, json.dumps(vars(identity.certificate)).encode())
 
     def complete(self) -> tuple[Identity, ...]:
-        """Find every identity that has its key and its certificate, in no order, as far as they can be read now."""
+        """Find every complete identity that can be read now, in no order."""
         return tuple(filter(None, map(self._facts, self.labels())))
 
     def _facts(self, label: str) -> Identity | None:
         directory = self._path(label)
         try:
-            fields = json.loads(atomic.read(directory / FACTS))
-            certificate = typed_json.read(Certificate, fields)
-        except (OSError, ValueError, RecursionError):
+            certificate = typed_json.parse(Certificate, atomic.read(directory / layout.FACTS))
+        except (OSError, ValueError):
             return None
         whole = any(_holds_something(directory / key) for key in KEYS) and _holds_something(self.certificate(label))
         return Identity(label, certificate) if whole else None
 
     def orphans(self) -> frozenset[str]:
-        """Name what never became an identity, or is half removed: it has no facts, or no key. Raises `OSError`."""
+        """Name those that never became complete, or are partly removed: without facts or key. Raises `OSError`."""
         return frozenset(label for label in self.labels() if self._is_orphan(self._path(label)))
 
     def _is_orphan(self, directory: Path) -> bool:
         try:
-            return not _is_there(directory / FACTS) or not any(_is_there(directory / key) for key in KEYS)
+            return not _is_there(directory / layout.FACTS) or not any(_is_there(directory / key) for key in KEYS)
         except OSError:
-            return False  # that cannot be told now, so nothing may be removed
+            return False  # what cannot be read now must not be removed
 
     def certificate(self, label: str) -> Path:
         """Say where the certificate is."""
-        return self._path(label) / "certificate.pem"
+        return self._path(label) / layout.CERTIFICATE
 
     def labels(self) -> frozenset[str]:
         """Name all identities on disk, complete or not."""
         if not self._root.exists():
             return frozenset()
-        return frozenset(path.name for path in self._root.iterdir() if LABEL.fullmatch(path.name))
+        return frozenset(path.name for path in self._root.iterdir() if layout.is_label(path.name))
 
     def remove(self, label: str) -> None:
-        """Durably remove an identity, its facts first, so that what a crash leaves is visibly incomplete."""
+        """Durably remove an identity, its facts first: what a crash leaves is then incomplete, and is removed later."""
         directory = self._path(label)
         if not _is_there(directory):
             return
         if directory.is_dir() and not directory.is_symlink():
-            (directory / FACTS).unlink(missing_ok=True)
+            (directory / layout.FACTS).unlink(missing_ok=True)
             for path in directory.iterdir():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
@@ -96,21 +93,21 @@ class IdentityDirectories:
         atomic.sync_directory(self._root)
 
     def point_current(self, label: str) -> None:
-        """Flip `current` to this identity, in one rename."""
-        atomic.point(self._current, f"identities/{label}")
+        """Make `current` lead to this identity, in one rename."""
+        atomic.point(self._current, f"{layout.IDENTITIES}/{label}")
 
     def current(self) -> str | None:
         """Name the identity that `current` points at; None if it is no link."""
         return self._current.readlink().name if self._current.is_symlink() else None
 
     def _path(self, label: str) -> Path:
-        if not LABEL.fullmatch(label):
+        if not layout.is_label(label):
             raise ValueError(f"{label!r} is not a label of ours")
         return self._root / label
 
 
 def _is_there(path: Path) -> bool:
-    """Say whether there is anything of that name; raises `OSError` where that cannot be told."""
+    """Say whether anything has that name; raises `OSError` if that cannot be found out now."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "build/env/agent/bin"
 PATIENCE_S = 60.0
-SETTLED = "certificate in force"
+SETTLED = "the certificate is active"
 
 
 @dataclass(frozen=True)

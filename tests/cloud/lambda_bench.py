@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from cloud.rotation.record import Device
 
 PREFIX = "cert-rotation"
-front_desk = handler.front_desk  # as it is when no bench has put its own clock and waits into it
+request_handler = handler.request_handler  # as it is when no bench has put its own clock and waits into it
 OPERATIONS = {"create": "create-man-cert", "ack": "ack-man-cert", "check-in": "check-in"}
 
 
@@ -390,12 +390,12 @@ def wire(bench: Bench) -> None:
     with bench.patch.context() as of_lambda:
         of_lambda.setattr(boto3, "client", lambda service, **_: made_once("client", service, "lambda"))
         of_lambda.setattr(boto3, "resource", lambda service, **_: made_once("resource", service, "lambda"))
-        front_desk.cache_clear()
-        wired = front_desk()
+        request_handler.cache_clear()
+        wired = request_handler()
         clients = boto3.client("iot"), boto3.client("iot-data")
     registry = Registry(*clients, bench.sleep)
     desk = replace(wired, world=replace(wired.world, registry=registry, clock=lambda: bench.now))
-    bench.patch.setattr(handler, "front_desk", lambda: desk)
+    bench.patch.setattr(handler, "request_handler", lambda: desk)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A device for the doctor's tests: onboarded once, its daemon down, on a real disk, with its own endpoint."""
+"""A device for the doctor's tests: onboarded, its daemon stopped, on a real disk, with an endpoint of its own."""
 
 import os
 import socket
@@ -33,7 +33,7 @@ DAY = 86400
 
 
 class FaultyDevice:
-    """A device in `directory`; every part of it may be spoilt before `findings` are asked for."""
+    """A device in `directory`; a test damages a part of it and then asks for the `findings`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.state = directory, directory / "state"
@@ -57,7 +57,7 @@ class FaultyDevice:
         )
 
     def issue(self, start: float = -DAY, days: float = 30, by: Authority | None = None, serial: str = SERIAL) -> None:
-        """Give it an identity in force that began `start` seconds from now, and a record of that."""
+        """Make an active identity that is valid from `start` seconds after now, and its record."""
         keys, identities = FileKeys(self.state / "identities"), IdentityDirectories(self.state)
         keys.generate(LABEL, "ec-p256")
         identities.create(LABEL, keys.csr(LABEL, SERIAL))
@@ -168,7 +168,7 @@ def plain_server(answer: Callable[[socket.socket], object]) -> Iterator[int]:
                 try:
                     connection, _ = listener.accept()
                 except OSError:
-                    return  # closed: the test is over
+                    return  # closed: the test has ended
                 with connection:
                     try:
                         answer(connection)

@@ -5,7 +5,6 @@ A process of its own, so that the worker is the only child whose memory is count
 
 import json
 import resource
-import select
 import sys
 
 from iot_agent.core.codec import decode_request, encode_outcome
@@ -15,7 +14,7 @@ from iot_agent.host.subprocesses import Worker
 def main() -> None:
     worker = Worker(decode_request(sys.stdin.buffer.readline()))
     while (outcome := worker.poll()) is None:
-        select.select([worker], [], [], max(0.0, worker.seconds_left))
+        worker.wait()
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
     print(json.dumps({"outcome": json.loads(encode_outcome(outcome)), "peak_mib": peak}))  # noqa: T201 - its answer
 

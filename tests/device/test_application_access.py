@@ -1,5 +1,6 @@
-"""The identity in force, for applications: who may read it, when, and what they are told."""
+"""The active identity, for applications: who may read it, when, and what they are told."""
 
+import errno
 import grp
 import json
 import logging
@@ -13,10 +14,13 @@ import pytest
 from iot_agent.core.ports import StateStore
 from iot_agent.core.reconcile import OnDisk
 from iot_agent.core.record import Identity, Record
+from iot_agent.core.schedule import Policy
 from iot_agent.doctor.findings import Level
 from iot_agent.keys.file import FileKeys
+from iot_agent.resident.clock import FlooredClock
+from iot_agent.resident.cycle import Cycle, Means
 from iot_agent.storage import application_access
-from iot_agent.storage.application_access import PublishingStore
+from iot_agent.storage.application_access import ApplicationAccess
 from iot_agent.storage.identities import IdentityDirectories
 from iot_agent.storage.record_store import RecordStore
 from tests.device.faulty_device import LABEL, FaultyDevice, acting_as
@@ -38,16 +42,30 @@ def share(patient: FaultyDevice, group: str | None = GROUP) -> None:
     path.write_text("\n".join([*kept, *([f"identity: {{group: {group}}}"] if group else []), ""]))
 
 
-def start(patient: FaultyDevice, inner: StateStore | None = None) -> PublishingStore:
-    identities = IdentityDirectories(patient.state)
-    store = inner or RecordStore(patient.state, identities, "SN-0001")
-    telling = PublishingStore(store, identities, patient.settings())
-    telling.begin(patient.record)
-    return telling
+class Started:
+    """What runs in the daemon after its start: the cycle with its store, and what it does for applications."""
+
+    def __init__(self, patient: FaultyDevice, store: StateStore | None = None) -> None:
+        identities = IdentityDirectories(patient.state)
+        self.applications = ApplicationAccess(identities, patient.settings())
+        means = Means(
+            store or RecordStore(patient.state, identities, "SN-0001"), self.applications, FlooredClock(0), Policy(),
+            lambda: NEXT, lambda: "request",
+        )  # fmt: skip
+        self.cycle = Cycle(means, patient.record)
+        self.applications.begin(self.cycle.record)
+
+    def save(self, record: Record) -> bool:
+        self.cycle.record = record
+        return self.cycle.save()
+
+
+def start(patient: FaultyDevice, store: StateStore | None = None) -> Started:
+    return Started(patient, store)
 
 
 def promoted(patient: FaultyDevice) -> Record:
-    """Put a second identity on disk, and give the record in which it is in force."""
+    """Put a second identity on disk, and give the record in which it is active."""
     keys, identities = FileKeys(patient.state / "identities"), IdentityDirectories(patient.state)
     keys.generate(NEXT, "ec-p256")
     identities.create(NEXT, keys.csr(NEXT, "SN-0001"))
@@ -77,9 +95,9 @@ def test_by_default_nobody_else_can_read_anything(patient: FaultyDevice) -> None
     assert patient.state.stat().st_mode & 0o7777 == 0o700
 
 
-def test_the_group_reads_the_identity_in_force_and_nothing_else(patient: FaultyDevice) -> None:
+def test_the_group_reads_the_active_identity_and_nothing_else(patient: FaultyDevice) -> None:
     share(patient)
-    promoted(patient)  # its identity is on disk, but not in force yet
+    promoted(patient)  # its identity is on disk, but not active yet
     start(patient)
     current = patient.state / "current"
     assert readable(current / "key.pem", GID)
@@ -94,10 +112,10 @@ def test_the_group_reads_the_identity_in_force_and_nothing_else(patient: FaultyD
 
 
 class Watcher:
-    """A store that says whether the identity it is told to put in force can be read already."""
+    """A store that notes whether the group can read the active identity when the record is saved, and can fail."""
 
     def __init__(self, patient: FaultyDevice) -> None:
-        self.patient, self.seen = patient, list[bool]()
+        self.patient, self.seen, self.full = patient, list[bool](), False
 
     def disk(self) -> OnDisk:
         return OnDisk((), frozenset(), None)
@@ -106,6 +124,8 @@ class Watcher:
         assert record.active is not None
         key = self.patient.state / "identities" / record.active.label / "key.pem"
         self.seen.append(readable(key, GID))
+        if self.full:
+            raise OSError(errno.ENOSPC, "no space left")
 
 
 @pytest.mark.parametrize("planted", [False, True])
@@ -114,11 +134,32 @@ def test_a_new_identity_is_open_before_current_points_at_it(
 ) -> None:
     share(patient)
     watcher = Watcher(patient)
-    telling = start(patient, watcher)
+    daemon = start(patient, watcher)
     if planted:
-        monkeypatch.setattr(PublishingStore, "_open", lambda *_: None)
-    telling.save(promoted(patient))
-    assert watcher.seen == [not planted]
+        monkeypatch.setattr(ApplicationAccess, "prepare", lambda *_: None)
+    daemon.save(promoted(patient))
+    assert watcher.seen[-1] is not planted
+
+
+def test_what_could_not_be_saved_is_not_announced(patient: FaultyDevice) -> None:
+    watcher = Watcher(patient)
+    daemon = start(patient, watcher)
+    before = announced(patient)
+    watcher.full = True
+    assert not daemon.save(promoted(patient))
+    daemon.applications.reload(patient.settings())
+    assert announced(patient) == before
+    watcher.full = False
+    assert daemon.save(promoted(patient))
+    assert announced(patient)["certificate_id"] == "ff"
+
+
+def test_a_full_disk_at_the_start_hides_no_identity_from_applications(patient: FaultyDevice) -> None:
+    watcher = Watcher(patient)
+    watcher.full = True
+    daemon = start(patient, watcher)
+    assert daemon.cycle.trouble is not None
+    assert announced(patient)["key"] == str(patient.identity / "key.pem")
 
 
 def test_without_the_setting_everything_is_closed_again(patient: FaultyDevice) -> None:
@@ -133,19 +174,19 @@ def test_without_the_setting_everything_is_closed_again(patient: FaultyDevice) -
     assert patient.worries().keys() == {"network.tcp", "clock.trust"}
 
 
-def test_an_identity_no_longer_in_force_is_closed_at_the_next_start(patient: FaultyDevice) -> None:
+def test_an_identity_that_is_not_active_any_more_is_closed_at_the_next_start(patient: FaultyDevice) -> None:
     share(patient)
-    telling = start(patient)
+    daemon = start(patient)
     patient.record = promoted(patient)
-    telling.save(patient.record)
+    daemon.save(patient.record)
     assert readable(patient.identity / "key.pem", GID), "who has it open may finish"
     start(patient)
     assert not readable(patient.identity / "key.pem", GID)
     assert readable(patient.state / "current" / "key.pem", GID)
 
 
-def test_the_announcement_follows_the_identity_in_force(patient: FaultyDevice) -> None:
-    telling = start(patient)
+def test_the_announcement_follows_the_active_identity(patient: FaultyDevice) -> None:
+    daemon = start(patient)
     first = announced(patient)
     assert patient.record.active is not None
     assert first == {
@@ -161,27 +202,27 @@ def test_the_announcement_follows_the_identity_in_force(patient: FaultyDevice) -
         "not_before": patient.record.active.certificate.not_before,
         "not_after": patient.record.active.certificate.not_after,
     }
-    telling.save(promoted(patient))
+    daemon.save(promoted(patient))
     second = announced(patient)
     assert (second["certificate_id"], second["chain"]) == ("ff", str(patient.state / "identities" / NEXT / "chain.pem"))
     assert Path(str(second["key"])).samefile(patient.state / "current" / "key.pem")
     patient.configure(8884)
-    telling.reload(patient.settings())
+    daemon.applications.reload(patient.settings())
     assert announced(patient)["port"] == 8884
 
 
 def test_nobody_is_woken_for_nothing(patient: FaultyDevice) -> None:
-    telling = start(patient)
+    daemon = start(patient)
     path = patient.directory / "run" / "identity.json"
     before = path.stat()
-    telling.save(replace(patient.record, attempt=3))
+    daemon.save(replace(patient.record, attempt=3))
     start(patient)
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_a_device_without_a_certificate_announces_none(patient: FaultyDevice) -> None:
-    telling = start(patient)
-    telling.save(Record("SN-0001"))
+    daemon = start(patient)
+    daemon.save(Record("SN-0001"))
     assert not (patient.directory / "run" / "identity.json").exists()
 
 
@@ -191,8 +232,8 @@ def test_the_record_is_saved_whatever_happens_to_applications(
     share(patient, "nobody-has-this-group")
     (patient.directory / "run").rmdir()
     with caplog.at_level(logging.WARNING):
-        telling = start(patient)
-        telling.save(promoted(patient))
+        daemon = start(patient)
+        daemon.save(promoted(patient))
     assert (patient.state / "current").readlink().name == NEXT
     assert "group nobody-has-this-group cannot be given the identity" in caplog.text
     assert "applications could not be told" in caplog.text
@@ -236,8 +277,8 @@ def test_nothing_that_lies_in_the_way_holds_up_the_record(
 ) -> None:
     share(patient)
     spoil(patient)
-    telling = start(patient)
-    telling.save(promoted(patient))
+    daemon = start(patient)
+    daemon.save(promoted(patient))
     assert (patient.state / "current").readlink().name == NEXT
 
 

@@ -1,4 +1,4 @@
-"""The files that agent.yaml names: what is wrong with them, when that counts, and that what is told to do mends it."""
+"""The files that agent.yaml names: what is wrong with them, when that matters, and that the remedy repairs it."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def patient(open_place: Path) -> FaultyDevice:
 
 
 def told(patient: FaultyDevice, *, starting: bool = True) -> list[str]:
-    """Give what is told to the agent's user, with the paths shortened."""
+    """Give the problems that the agent's user sees, with the paths shortened."""
     for path in [patient.state, *patient.state.rglob("*"), patient.directory / "bootstrap.key"]:
         if os.path.lexists(path):
             os.chown(path, *AGENT, follow_symlinks=False)
@@ -51,10 +51,10 @@ def replaced(path: Path, by: Callable[[Path], None]) -> None:
 
 
 SPOIL: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (Path.unlink, "is not there; copy the bundle that was made for this device to "),
-    "empty": (lambda path: path.write_text(""), "in PEM; put the one there that was made for this device"),
+    "missing": (Path.unlink, "does not exist; copy it there from the bundle that was made for this device"),
+    "empty": (lambda path: path.write_text(""), "in PEM; replace it with the file that was made for this device"),
     "a directory": (lambda path: replaced(path, Path.mkdir), "cannot be read: [Errno 21] Is a directory"),
-    "a pipe": (lambda path: replaced(path, os.mkfifo), "in PEM; put the one there"),
+    "a pipe": (lambda path: replaced(path, os.mkfifo), "in PEM; replace it"),
     "endless": (lambda path: os.truncate(path, 2**30), "cannot be read: larger than 1048576 bytes"),
 }
 
@@ -73,7 +73,7 @@ def test_a_device_without_an_identity_needs_each_file(patient: FaultyDevice, key
 def test_a_ca_that_cannot_be_parsed_is_found(patient: FaultyDevice) -> None:
     (patient.directory / "manufacturer-ca.pem").write_text(GARBAGE)
     (line,) = told(without_identity(patient))
-    assert "manufacturer_ca: holds a certificate that cannot be read: " in line
+    assert "manufacturer_ca: contains a certificate that cannot be read: " in line
 
 
 @pytest.mark.parametrize("key", NAMED)
@@ -137,7 +137,7 @@ def test_the_command_that_is_told_lets_the_agent_read(patient: FaultyDevice, whi
     ],
 )
 def test_where_the_package_says_who_owns_what_its_own_command_is_told(path: str, command: str) -> None:
-    assert bundle._hand_over(Path(path)).startswith(command)
+    assert bundle._permit(Path(path)).startswith(command)
 
 
 def test_no_issuers_and_a_file_that_cannot_be_used_are_not_the_same(patient: FaultyDevice) -> None:

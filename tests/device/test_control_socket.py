@@ -265,7 +265,7 @@ def no_descriptors() -> Iterator[None]:
 def test_without_descriptors_it_neither_spins_nor_ends_and_serves_when_there_are_some(
     hand: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control_socket, "DEAF", 0.0)
+    monkeypatch.setattr(control_socket, "NO_ACCEPT", 0.0)
     waiting = hand.connect(REQUEST)
     with no_descriptors():
         assert hand.turn() == 1
@@ -282,7 +282,7 @@ def test_the_daemon_wakes_up_to_listen_again(hand: Served) -> None:
         hand.turn()
     pause = hand.server.expire()
     assert pause is not None
-    assert 0 < pause <= control_socket.DEAF
+    assert 0 < pause <= control_socket.NO_ACCEPT
 
 
 # ---- whose socket it is ---------------------------------------------------------------------------------------------

@@ -1,58 +1,17 @@
 """The real daemon as a process, with a broker that is not there or says nothing: what a person and systemd see."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from iot_agent.doctor import command
-from iot_agent.host import control_socket
-from iot_agent.storage import identity_lock
-from tests.device.faulty_device import closed_port
-from tests.harness import PATIENCE, Agent, gone, impatient, wait_for
-from tests.simulator.authority import Authority
-
-
-class LonelyAgent(Agent):
-    """An agent whose broker listens at `port` and is nobody."""
-
-    def __init__(self, directory: Path, port: int) -> None:
-        super().__init__(directory)
-        self.port = port
-        ca = Authority("Vendor CA", time.time())
-        certificate, key = ca.issue("SN-0001", time.time())
-        (directory / "ca.pem").write_text(ca.pem)
-        (directory / "bootstrap.pem").write_text(certificate)
-        (directory / "bootstrap.key").write_text(key)
-        self.configure()
-
-    def configure(self, extra: str = "limits: {step: 2m}") -> None:
-        (self.directory / "agent.yaml").write_text(
-            f"serial: SN-0001\nendpoint: {{host: localhost, port: {self.port}, ca_file: ca.pem}}\n"
-            "bootstrap: {certificate: bootstrap.pem, key: bootstrap.key}\n"
-            f"paths: {{state: state, run: run}}\nretry: {{first: 1s}}\n{extra}\n"
-        )
-
-
-@pytest.fixture
-def mute_broker() -> Iterator[int]:
-    """Listen and never say a word: a connection that hangs."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener.getsockname()[1]
-
-
-@pytest.fixture
-def agent(tmp_path: Path, mute_broker: int) -> Iterator[LonelyAgent]:
-    agent = LonelyAgent(tmp_path, mute_broker)
-    yield agent
-    agent.kill()
+from tests.device.lonely_agent import LonelyAgent
+from tests.harness import PATIENCE, gone, impatient, wait_for
 
 
 def test_it_starts_says_what_it_does_and_stops_cleanly_in_the_middle_of_a_step(agent: LonelyAgent) -> None:
@@ -187,7 +146,7 @@ def test_without_a_configuration_it_waits_says_for_what_and_takes_it_over(
     refused = agent.agentctl("rotate")
     assert refused.returncode == 78
     assert "No such file" in refused.stderr
-    assert agent.agentctl("history").stdout == "nothing yet\n"
+    assert agent.agentctl("history").stdout == "no events yet\n"
     path.write_text("colour: red\n")
     wait_for(lambda: "colour: unknown key" in agent.status()["configuration"]["error"])
     path.write_text(good)
@@ -304,88 +263,11 @@ def test_systemd_hears_everything(agent: LonelyAgent, tmp_path: Path) -> None:
         assert hear("STOPPING=1")
 
 
-def test_agentctl_speaks_to_people_and_programs(agent: LonelyAgent) -> None:
-    agent.start()
-    human = agent.agentctl("status")
-    assert human.returncode == 0
-    assert human.stdout.startswith("SN-0001  unprovisioned  (introducing this device")
-    told = json.loads(agent.agentctl("status", "--json").stdout)
-    assert told["schema"] == 1
-    assert agent.agentctl("rotate").returncode == 0
-    assert agent.agentctl("history").stdout == "nothing yet\n"
-    waited = agent.agentctl("rotate", "--wait", "0.5")
-    assert waited.returncode == 75
-    assert "not rotated within" in waited.stderr
-
-
-def test_agentctl_says_that_the_daemon_is_down_and_what_the_disk_says(agent: LonelyAgent) -> None:
-    nothing = agent.agentctl("status")
-    assert nothing.returncode == 69
-    assert "the daemon is not running" in nothing.stderr
-    agent.start()
-    os.kill(agent.worker(), signal.SIGKILL)
-    wait_for(lambda: agent.status()["attempt"])
-    agent.stop()
-    down = agent.agentctl("status", "--json")
-    assert down.returncode == 69
-    assert json.loads(down.stdout)["state"] == "unprovisioned"
-    assert agent.agentctl("rotate").returncode == 69
-    assert agent.agentctl("dance").returncode == 64
-
-
 def test_the_resident_process_has_one_thread_and_no_heavy_library(agent: LonelyAgent) -> None:
     process = agent.start()
     maps = Path(f"/proc/{process.pid}/maps").read_text()
     assert not [name for name in ("awscrt", "libssl", "libcrypto", "_rust", "yaml") if name in maps]
     assert "Threads:\t1\n" in Path(f"/proc/{process.pid}/status").read_text()
-
-
-@contextmanager
-def turn_taken(state: Path) -> Iterator[None]:
-    """Use the identity as `agentctl doctor` does."""
-    with identity_lock.exclusive_use(state, PATIENCE) as ours:
-        assert ours
-        yield
-
-
-def test_a_step_waits_for_the_doctor(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as broker:
-        agent = LonelyAgent(tmp_path, broker.getsockname()[1])
-        (tmp_path / "state").mkdir()
-        try:
-            with turn_taken(tmp_path / "state"):
-                agent.start()
-                waiting = Path(f"/proc/{agent.worker()}/fd")
-                wait_for(lambda: any(fd.resolve() == tmp_path / "state" for fd in waiting.iterdir()))
-                broker.settimeout(1)
-                with pytest.raises(TimeoutError):
-                    broker.accept()
-            broker.settimeout(PATIENCE)
-            broker.accept()
-        finally:
-            agent.kill()
-
-
-def test_a_doctor_that_never_ends_stops_no_step(agent: LonelyAgent) -> None:
-    agent.configure("limits: {step: 4s}")
-    (agent.directory / "agent.yaml").write_text(
-        (agent.directory / "agent.yaml").read_text().replace(f"port: {agent.port}", f"port: {closed_port()}")
-    )
-    (agent.directory / "state").mkdir()
-    with turn_taken(agent.directory / "state"):
-        agent.start(**impatient(agent.directory))
-        assert wait_for(lambda: agent.status()["last_error"])["code"] == "unreachable"
-
-
-def test_the_doctor_looks_with_the_daemons_own_environment(agent: LonelyAgent) -> None:
-    socket_path = agent.directory / "run" / "control.sock"
-    process = agent.start(TPM2_PKCS11_STORE="/where/the/unit/says", NOTIFY_SOCKET="/nowhere")
-    assert control_socket.daemon_pid(socket_path) == process.pid
-    seen = command.environment(socket_path)
-    assert seen["TPM2_PKCS11_STORE"] == "/where/the/unit/says"
-    assert "NOTIFY_SOCKET" not in seen
-    agent.stop()
-    assert "TPM2_PKCS11_STORE" not in command.environment(socket_path)
 
 
 def test_a_service_manager_that_does_not_listen_holds_nothing_up(agent: LonelyAgent, tmp_path: Path) -> None:

@@ -33,10 +33,12 @@ PURE = ("core.", "doctor.rules.")
 ALSO_PURE = {
     "doctor.findings",
     "keys.pkcs11_uri",
+    "keys.token_messages",
     "status.health",
     "status.report",
     "status.text",
-    "storage.identity_json",
+    "storage.announcement",
+    "storage.layout",
 }
 WORLDLY = {"os", "time", "socket", "subprocess", "selectors", "signal", "logging", "random", "secrets", "threading"}
 

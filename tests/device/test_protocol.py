@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iot_agent.core import protocol
-from iot_agent.core.protocol import Malformed, Topics
+from iot_agent.core.protocol import Advice, CheckInResponse, Malformed, Topics
 from iot_agent.keys import certificates
+from tests.device.evil_text import EVIL, obeyed
 
 CONTRACT = Path(__file__).parent.parent / "contract"
 REQUESTS: dict[str, Callable[..., Any]] = {
@@ -234,3 +235,12 @@ def test_the_samples_certificate_is_fit_to_be_used() -> None:
     now = certificate.not_valid_before_utc.timestamp()
     found = certificates.check_fit(reply.pem, reply.chain, certificates.Expectation(der, "SN-0001", None, now))
     assert found.certificate_id == reply.cert_id
+
+
+def test_the_reason_of_advice_is_made_printable_where_it_enters() -> None:
+    renew = {"start": 1, "end": 2, "reason": EVIL}
+    reply = protocol.parse_check_in_response(json.dumps({"request_id": "r", "time": 1, "renew": renew}).encode())
+    assert isinstance(reply, CheckInResponse)
+    assert isinstance(reply.renew, Advice)
+    assert obeyed(reply.renew.reason) == set()
+    assert "\n" not in reply.renew.reason

@@ -1,22 +1,22 @@
 """The daemon's children, as real processes: launched whole or not at all, and asking the cloud only when they may."""
 
-import select
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from iot_agent.core.codec import Request
-from iot_agent.core.errors import Fatal
 from iot_agent.core.record import Failed, Kind, Outcome, Record
 from iot_agent.host import subprocesses
-from iot_agent.host.subprocesses import BadConfiguration, Worker, read_configuration
-from iot_agent.keys.keyring import KeyRing
-from tests.device.faulty_device import SERIAL, FaultyDevice
+from iot_agent.host.subprocesses import BadConfiguration, Child, NoAnswer, TooSlow, Worker, ask, read_configuration
+from tests.device.faulty_device import FaultyDevice
 from tests.device.test_control_socket import no_descriptors
+from tests.harness import PATIENCE
 
 OUT_OF_DESCRIPTORS = """
 import os, resource, sys, time
@@ -51,7 +51,7 @@ def patient(tmp_path: Path) -> FaultyDevice:
 
 def outcome(worker: Worker) -> Outcome:
     while (told := worker.poll()) is None:
-        select.select([worker.fileno()], [], [], max(0.0, worker.seconds_left))
+        worker.wait()
     return told
 
 
@@ -71,7 +71,7 @@ def test_a_configuration_that_no_process_can_read_now_is_told_to_be_passing(pati
 
 def test_what_is_wrong_with_a_file_is_not_passing_and_names_it(patient: FaultyDevice) -> None:
     (patient.directory / "endpoint-ca.pem").unlink()
-    with pytest.raises(BadConfiguration, match=r"endpoint\.ca_file: is not there") as told:
+    with pytest.raises(BadConfiguration, match=r"endpoint\.ca_file: does not exist") as told:
         read_configuration(patient.directory / "agent.yaml")
     assert (told.value.passing, told.value.files) == (False, (patient.directory / "endpoint-ca.pem",))
 
@@ -108,9 +108,68 @@ def test_a_ca_file_that_is_spoilt_under_way_keeps_the_worker_from_asking(patient
     assert "no certificate is accepted without the manufacturer's CA" in told.message
 
 
-def test_a_key_for_a_token_that_nothing_names_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
-    ring = KeyRing(tmp_path / "state", "pkcs11", None, lambda _: pytest.fail("there is none"))
-    with pytest.raises(Fatal, match=r"keys\.backend is pkcs11, and keys\.token names no token") as told:
-        ring.generate(f"iot-agent-{SERIAL}", "ec-p256")
-    assert told.value.code == "key-store"
+ECHO = "import sys; line = sys.stdin.readline()\n"
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Make a module of these lines, which a child can run."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def write(text: str) -> str:
+        (tmp_path / "a_child.py").write_text(ECHO + text)
+        return "a_child"
+
+    return write
+
+
+def test_a_child_gets_one_line_and_gives_one(program: Callable[[str], str]) -> None:
+    assert ask(program("sys.stdout.write(line.upper())"), b"abc\n", PATIENCE) == b"ABC\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "said"),
+    [
+        ("sys.exit(3)", PATIENCE, "ended with status 3 without an answer"),
+        ("sys.stdout.write('half')", PATIENCE, "ended with status 0 without an answer"),
+        ("import os; os.kill(os.getpid(), 11)", PATIENCE, "was ended by SIGSEGV without an answer"),
+        ("sys.stdout.write('x' * 2**20)", PATIENCE, "wrote more than 262144 bytes and was stopped"),
+        ("sys.stdin.read()", 0.5, "hung and was stopped after 0 s"),
+    ],
+)
+def test_how_a_child_without_an_answer_ended_is_told(
+    program: Callable[[str], str], text: str, limit: float, said: str
+) -> None:
+    with pytest.raises(NoAnswer) as told:
+        ask(program(text), b"\n", limit)
+    assert str(told.value) == said
+    assert isinstance(told.value, TooSlow) == (limit < PATIENCE)
+
+
+def test_each_line_is_given_as_soon_as_it_is_there(program: Callable[[str], str]) -> None:
+    """The child writes its second line only after its parent has seen the first, and closed the pipe."""
+    module = program("print(1, flush=True); sys.stdin.read(); print(2); sys.exit(4)")
+    with Child(module, b"\n", PATIENCE) as child:
+        lines = child.lines()
+        assert next(lines) == b"1"
+        child._stdin.close()
+        assert next(lines) == b"2"
+        with pytest.raises(NoAnswer, match="ended with status 4 before it was done"):
+            next(lines)
+
+
+@pytest.mark.parametrize("own_group", [True, False])
+def test_a_child_has_its_own_process_group_unless_it_belongs_to_its_parents(
+    program: Callable[[str], str], *, own_group: bool
+) -> None:
+    group = ask(program("import os; print(os.getpgrp())"), b"\n", PATIENCE, own_group=own_group)
+    assert (int(group) == os.getpgrp()) is not own_group
+
+
+def test_a_child_does_not_hear_of_the_service_manager(
+    program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM"):
+        monkeypatch.setenv(name, "1")
+    module = program("import os; print(*({'NOTIFY_SOCKET', 'WATCHDOG_USEC', 'JOURNAL_STREAM'} & {*os.environ}))")
+    assert ask(module, b"\n", PATIENCE) == b"JOURNAL_STREAM\n"

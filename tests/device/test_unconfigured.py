@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.device.faulty_device import FaultyDevice
-from tests.device.test_daemon import LonelyAgent
+from tests.device.lonely_agent import LonelyAgent
 from tests.harness import PATIENCE, Agent, wait_for
 
 
@@ -64,7 +64,7 @@ def test_with_an_identity_it_serves_whatever_the_bundle_is_but_puts_no_unfit_ca_
         assert [line.split(": ")[1] for line in refused.splitlines()] == ["endpoint.ca_file", "manufacturer_ca"]
         checked = subprocess.run([*agent.command(), "--check"], capture_output=True, text=True, check=False)
         assert checked.returncode == 78
-        assert "manufacturer_ca: holds no certificate in PEM" in checked.stderr
+        assert "manufacturer_ca: contains no certificate in PEM" in checked.stderr
     finally:
         agent.kill()
 

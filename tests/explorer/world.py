@@ -19,6 +19,7 @@ from iot_agent.core.schedule import Policy
 from iot_agent.resident.cycle import Cycle, Means
 from tests.explorer import paper
 from tests.explorer.paper import MANUFACTURER_CA, VENDOR_CA, Paper
+from tests.harness import NoApplications
 
 SERIAL, STRANGER = "SN-1", "SN-2"
 START = 1_790_000_000.0
@@ -188,7 +189,9 @@ class World:
 
     def means(self) -> Means:
         """Give what the daemon's cycle works with here."""
-        return Means(Store(self), DeviceClock(self), POLICY, self._label, self._request_id, lambda: 0.5)
+        return Means(
+            Store(self), NoApplications(), DeviceClock(self), POLICY, self._label, self._request_id, lambda: 0.5
+        )
 
     def boot(self) -> None:
         """Start the daemon: what was only in memory is gone."""

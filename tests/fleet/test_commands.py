@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -126,7 +128,7 @@ def test_rotate_refuses_what_would_meet_the_limits_of_aws(fleet: Fleet, monkeypa
 def test_a_command_that_does_not_say_which_devices_is_refused(fleet: Fleet, line: str) -> None:
     said = fleet(line)
     assert said.status == 1
-    assert "what to do:" in said.err or "say which" in said.err
+    assert "what to do:" in said.err or "no devices are given" in said.err
 
 
 def test_an_expired_device_is_readmitted_and_the_door_closes_again(fleet: Fleet) -> None:
@@ -134,7 +136,7 @@ def test_an_expired_device_is_readmitted_and_the_door_closes_again(fleet: Fleet)
     vendor = str(fleet.bench.device().vendor_certificate_id)
     fleet.bench.now += 91 * DAY
     (row,) = fleet("list --overdue --json").rows
-    assert "EXPIRED: readmit it" in row["notes"]
+    assert "EXPIRED: readmit the device" in row["notes"]
     assert fleet("readmit SN-1 --for 2h").status == 0
     fleet.bench.vendor_again(vendor)
     second = fleet.bench.create(vendor, 2)["cert_id"]
@@ -166,7 +168,7 @@ def test_one_that_fails_keeps_no_other_from_it(fleet: Fleet) -> None:
     said = fleet("rotate SN-1 SN-404 SN-2 --json")
     assert said.status == 1
     assert [row["done"] for row in said.rows] == [True, False, True]
-    assert "no such serial" in said.rows[1]["error"]
+    assert "has no record" in said.rows[1]["error"]
 
 
 def test_a_write_that_lost_a_race_is_decided_again(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +207,7 @@ def test_list_for_a_person_names_state_expiry_and_last_contact(fleet: Fleet) -> 
     fleet.aboard()
     fleet.bench.now += 2 * DAY
     heading, line = fleet("list").out.splitlines()
-    assert heading.split()[:2] == ["SERIAL", "STATE"]
+    assert re.split(" {2,}", heading) == ["SERIAL", "STATE", "EXPIRES (UTC)", "EXPIRES IN", "LAST SEEN", "NOTES"]
     assert line.split()[:2] == ["SN-1", "ROTATION_COMPLETE"]
     assert "in 87 d" in line
     assert "2 d ago" in line
@@ -215,10 +217,31 @@ def test_show_tells_the_whole_story_and_that_all_agrees(fleet: Fleet) -> None:
     certificate = fleet.aboard()
     said = fleet("show SN-1")
     assert said.status == 0
-    assert "Record and IoT Core agree." in said.out
+    assert "The record and IoT Core agree." in said.out
     events = [line["event"] for line in fleet("show SN-1 --json").json["history"]]
     assert events == ["allowed", "registered", "issued", "proven"]
     assert f"{certificate[:16]}  active    ACTIVE" in said.out
+    assert "TIME (UTC)" in said.out
+
+
+def test_times_in_json_are_also_written_as_iso_8601(fleet: Fleet) -> None:
+    fleet.aboard()
+    (row,) = fleet("list --json").rows
+    assert row["readmit_until"] is row["readmit_until_iso"] is None
+    assert round(datetime.fromisoformat(row["expires_at_iso"]).timestamp() * 1000) == row["expires_at"]
+    line = fleet("show SN-1 --json").json["history"][0]
+    assert round(datetime.fromisoformat(line["at_iso"]).timestamp() * 1000) == line["at"]
+
+
+@pytest.mark.parametrize("place", [".", "missing/fleet.html"])
+def test_a_page_that_cannot_be_written_is_refused_before_the_table_is_read(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cloud.fleet.read_commands.reach", None)
+    said = fleet(f"forecast --html {place}")
+    assert said.status == 1
+    assert "cannot write" in said.err
 
 
 @pytest.mark.parametrize("problem", ["inactive", "unregistered", "without its policy", "without its thing", "orphan"])
@@ -247,7 +270,7 @@ def test_show_finds_what_does_not_agree_and_says_what_to_do(fleet: Fleet, proble
     assert said.out.count("what to do:") == 1
     (finding,) = fleet("show SN-1 --json").json["findings"]
     if problem == "orphan":  # it may be all that the device has: deleting it would leave it outside
-        assert finding["remedy"].startswith("if the device has no other, deactivate it and readmit")
+        assert finding["remedy"].startswith("deactivate it; then readmit the device if it has no other certificate")
 
 
 def test_show_of_a_vendor_certificate_that_came_back_is_a_finding(fleet: Fleet) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cloud.local.tokens import LABEL
-from tests.device.test_daemon import LonelyAgent
+from tests.device.lonely_agent import LonelyAgent
 from tests.harness import PATIENCE, impatient, wait_for
 from tests.keys.bench import Bench
 from tests.keys.conftest import Meddler

@@ -8,7 +8,7 @@ import pytest
 from iot_agent.core import lifecycle
 from iot_agent.core.record import Kind, Record, Step
 from iot_agent.core.schedule import Policy
-from iot_agent.keys.token import REFERENCE
+from iot_agent.storage.layout import KEY_ON_TOKEN
 from tests.keys.bench import Bench, device_on, holds, label
 from tests.simulator.device import SERIAL, NoProgress, SimulatedDevice
 from tests.simulator.fuse import Crash, Fuse
@@ -32,11 +32,11 @@ def test_a_device_moves_to_the_token_and_back(device: SimulatedDevice, on_token:
     assert on_token.objects() == []
     move_to_the_token(device, 2)
     device.check_settled()
-    assert holds(device) & {"key.pem", REFERENCE} == {REFERENCE}
+    assert holds(device) & {"key.pem", KEY_ON_TOKEN} == {KEY_ON_TOKEN}
     assert on_token.objects() == [label(device), label(device)]
     move_to_a_file(device, 3)
     device.check_settled()
-    assert holds(device) & {"key.pem", REFERENCE} == {"key.pem"}
+    assert holds(device) & {"key.pem", KEY_ON_TOKEN} == {"key.pem"}
     assert on_token.objects() == []
 
 
@@ -89,7 +89,7 @@ def test_a_move_that_cannot_be_proven_is_rolled_back_and_tried_again(device: Sim
     device.cloud.register.mute_new = False
     device.life(2)
     device.check_settled()
-    assert REFERENCE in holds(device)
+    assert KEY_ON_TOKEN in holds(device)
     assert on_token.objects() == [label(device), label(device)], "nothing is left of the keys that were rolled back"
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from cloud.local.tokens import SoftTpm
 from iot_agent.core import lifecycle
-from iot_agent.keys.token import REFERENCE
 from iot_agent.storage.identities import IdentityDirectories
+from iot_agent.storage.layout import KEY_ON_TOKEN
 from iot_agent.storage.record_store import RecordStore
 from tests.keys.bench import Bench, holds, label
 from tests.simulator.device import SERIAL, SimulatedDevice
@@ -23,5 +23,5 @@ def test_many_rotations_leak_no_object_and_no_handle(
         device.life(rotation)
     device.check_settled()
     assert on_token.objects() == [label(device), label(device)]
-    assert holds(device) == {"csr.pem", "certificate.pem", "chain.pem", "identity.json", REFERENCE}
+    assert holds(device) == {"csr.pem", "certificate.pem", "chain.pem", "identity.json", KEY_ON_TOKEN}
     assert tpm.handles() == handles

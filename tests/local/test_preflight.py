@@ -126,7 +126,7 @@ def test_missing_permissions_are_named_and_nothing_is_made(
     for action in ("ssm:PutParameter", "kms:CreateKey", "dynamodb:CreateTable", "scheduler:CreateSchedule"):
         assert action in done.stderr
     assert "ssm:GetParameter," not in done.stderr
-    assert "what to do: have the permissions granted" in done.stderr
+    assert "what to do: get these permissions" in done.stderr
     assert inventory(stage) == before
     assert not (tmp_path / "setup").exists()
 

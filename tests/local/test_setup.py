@@ -117,7 +117,7 @@ def test_a_life_of_a_stack(stage: Stage, tmp_path: Path, monkeypatch: pytest.Mon
     stage.setup("destroy", *WHICH, "--yes")
     assert inventory(stage) == before
     assert (state / "vendor-ca-key.pem").exists()  # to be asked for separately
-    assert "is gone" in stage.setup("destroy", *WHICH, "--yes", "--delete-vendor-key")
+    assert "is removed from" in stage.setup("destroy", *WHICH, "--yes", "--delete-vendor-key")
     assert not (state / "vendor-ca-key.pem").exists()
     assert list(tmp_path.iterdir()) == []
 

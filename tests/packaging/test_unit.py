@@ -56,11 +56,3 @@ def test_it_is_never_given_up_on() -> None:
     assert "RestartPreventExitStatus" not in settings
     assert settings["OOMPolicy"] == "continue", "a worker that is out of memory must not take the daemon along"
     assert (settings["Type"], settings["WatchdogSec"], settings["StateDirectoryMode"]) == ("notify", "2min", "0700")
-
-
-@pytest.mark.parametrize("path", [UNIT, *DROP_INS.iterdir()], ids=lambda path: path.name)
-def test_each_group_of_directives_says_why_it_is_there(path: Path) -> None:
-    for group in path.read_text().split("\n\n"):
-        lines = [line for line in group.splitlines() if not line.startswith("[")]
-        if lines and not group.lstrip().startswith(("[Unit]", "[Install]")):
-            assert lines[0].startswith("#"), group

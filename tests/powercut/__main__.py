@@ -1,15 +1,13 @@
-"""Cuts the power of a device with a real file system: `python -m tests.powercut`, or `replay` to judge an image again.
+"""Cuts the power of a device's disk: `python -m tests.powercut`, or `replay` to judge one disk again.
 
-    python -m tests.powercut --images 2000                   about 2000 disks, over every file system that is here
-    python -m tests.powercut --images 60000 --seed 7 --plants
-    python -m tests.powercut replay build/evidence/powercut/1.case
+    python -m tests.powercut --images 2000                      disks to judge, on every file system of this kernel
+    python -m tests.powercut --images 60000 --seed 7 --plants   and look for each planted bug
+    python -m tests.powercut replay build/powercut/violation-1  what the lab kept of a violation
 
-It needs root, /dev/fuse and loop devices; its mounts are in a namespace of their own. Exit status: 0 no promise is
-broken (and every planted bug is found), 1 one is, 2 wrong arguments.
+It needs root: it mounts file systems, in a mount namespace of its own. Exit status: 0 every disk is recovered (and
+every planted bug is found), 1 one is not, 2 wrong arguments.
 """
 # ruff: noqa: T201 - a command line program prints
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -17,26 +15,24 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Sequence
+from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.powercut.case import Case, Problem
-from tests.powercut.filesystems import ALL, FileSystem, of_this_machine, why_not
-from tests.powercut.lab import Result, cut_lives, in_words, look_for, workers
-from tests.powercut.measure import renewal
+from tests.powercut import lab, measure
+from tests.powercut.case import Case
+from tests.powercut.filesystems import FileSystem, of_this_kernel
 from tests.powercut.plants import PLANTS
 
-EVIDENCE = Path(__file__).parents[2] / "build/evidence"
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "build/powercut"
 EVERY = 10.0  # seconds between two lines of progress
-MOST_KEPT = 20  # cases kept for a replay
-WORKERS = 3 * (os.cpu_count() or 1)  # a mount waits more than it works
 
 
 @dataclass
 class Summary:
-    """What has been judged; flushes and bytes of a renewal are those on the first file system."""
+    """What has been cut. A disk counts once in `distinct`, whatever its moment."""
 
     images: int = 0
     distinct: int = 0
@@ -44,104 +40,91 @@ class Summary:
     plants_found: int = 0
     plants: int = 0
     plant_images: dict[str, int] = field(default_factory=dict)
-    flushes_per_renewal: int = 0
-    bytes_per_renewal: int = 0
-    renewal: dict[str, tuple[int, int]] = field(default_factory=dict)
+    flushes_per_renewal: dict[str, int] = field(default_factory=dict)
+    bytes_per_renewal: dict[str, int] = field(default_factory=dict)
     file_systems: list[str] = field(default_factory=list)
-    not_here: list[str] = field(default_factory=list)
-    seed: int = 1
 
 
 def main() -> int:
     """Run the command line."""
     options = _options()
-    if options.command == "replay":
-        return _replay(options.case)
-    systems = [system for system in of_this_machine() if system.name in options.systems]
-    if not systems:
-        print("none of these file systems can be mounted here", file=sys.stderr)
+    if os.geteuid() != 0:
+        print("powercut: only root may mount file systems; run it as root or with sudo", file=sys.stderr)
         return 2
-    absent = [reason for system in ALL if (reason := why_not(system)) is not None]
-    print("\n".join(absent), file=sys.stderr)
-    summary = Summary(seed=options.seed, file_systems=[system.name for system in systems], not_here=absent)
-    with workers(options.workers) as pool:
-        for system in systems:
-            summary.renewal[system.name] = pool.submit(renewal, system).result()
-        summary.flushes_per_renewal, summary.bytes_per_renewal = summary.renewal[systems[0].name]
-        _judge(cut_lives(pool, systems, options.images, options.seed), summary, options.images)
+    systems = of_this_kernel()
+    summary = Summary(file_systems=[system.name for system in systems])
+    with lab.workers(options.processes) as pool:
+        if options.command == "replay":
+            return _replay(pool, options.file)
+        _cut(pool, systems, options.images, options.seed, summary)
         if options.plants:
-            _plants(pool, systems, summary)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(vars(summary), indent=1) + "\n")
-    print(f"{summary.images} images, {summary.distinct} distinct, {summary.violations} violations: {options.json}")
+            _plants(pool, systems, options.seed, summary)
+        for system in systems:
+            costs = pool.submit(measure.renewal, system).result()
+            summary.flushes_per_renewal[system.name], summary.bytes_per_renewal[system.name] = costs
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(vars(summary), indent=1) + "\n")
+    print(f"{summary.images} images, {summary.distinct} distinct disks, {summary.violations} violations")
     return int(bool(summary.violations) or summary.plants_found < summary.plants)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.powercut", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=2000, help="distinct disks to judge (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the lives, and of the choice of cuts")
+    parser.add_argument("--seed", type=int, default=1, help="of the lives and of the cuts (default: %(default)s)")
     parser.add_argument("--plants", action="store_true", help="look for the planted bugs, too")
-    names = [system.name for system in ALL]
-    parser.add_argument("--systems", nargs="+", choices=names, default=names, help="file systems (default: all)")
-    parser.add_argument("--workers", type=int, default=WORKERS, help="processes (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=EVIDENCE / "powercut.json", help="the summary (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="default: one for each processor")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     commands = parser.add_subparsers(dest="command")
-    again = commands.add_parser("replay", help="judge one image again")
-    again.add_argument("case", type=Path, help="a file that an earlier run named")
+    again = commands.add_parser("replay", help="judge the disk of a violation again")
+    again.add_argument("file", type=Path, help="what the lab has kept of it")
     return parser.parse_args()
 
 
-def _judge(results: Iterator[Result], summary: Summary, most: int) -> None:
-    seen, started, told_at = set[int](), time.monotonic(), time.monotonic()
-    for result in results:
-        seen.update(result.digests)
+def _cut(pool: Executor, systems: Sequence[FileSystem], images: int, seed: int, summary: Summary) -> None:
+    told_at, distinct = time.monotonic(), set[int]()
+    for result in lab.cut_lives(pool, systems, images, seed):
         summary.images += len(result.digests)
-        summary.distinct = len(seen)
+        distinct.update(result.digests)
+        summary.distinct = len(distinct)
         for words, case in result.violations:
             summary.violations += 1
-            print(f"\nBROKEN on {words}", flush=True)
-            if case is not None and summary.violations <= MOST_KEPT:
-                kept = _kept(case, summary.violations)
-                print(f"  judge it again: python -m tests.powercut replay {kept}", flush=True)
+            print(f"\nVIOLATION: {words}\n{_keep(case, summary.violations)}", flush=True)
         if time.monotonic() - told_at > EVERY:
             told_at = time.monotonic()
-            rate = summary.images / (told_at - started)
-            print(f"{summary.distinct} of {most} disks, {rate:.0f} images a second, {summary.violations} violations …",
-                  file=sys.stderr, flush=True)  # fmt: skip
+            print(f"{summary.distinct} of {images} disks, last: {result.name} …", flush=True)
+    print(f"{summary.distinct} distinct disks on {', '.join(summary.file_systems)}", flush=True)
 
 
-def _kept(case: Case, number: int) -> Path:
-    path = EVIDENCE / "powercut" / f"{number}.case"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(case))
-    return path
+def _keep(case: Case | None, number: int) -> str:
+    if case is None:
+        return "no disk was left to judge"
+    KEPT.mkdir(parents=True, exist_ok=True)
+    file = KEPT / f"violation-{number}"
+    file.write_bytes(pickle.dumps(case))
+    return f"judge it again: python -m tests.powercut replay {file.relative_to(ROOT)}"
 
 
-def _plants(pool: Executor, systems: Sequence[FileSystem], summary: Summary) -> None:
-    here = {system.name: system for system in systems}
-    running = {
-        plant.__name__: pool.submit(look_for, plant.__name__, life, here[name], summary.seed)
-        for plant, life, name in PLANTS
-        if name in here
-    }
-    summary.plants = len(running)
-    for name, future in running.items():
+def _plants(pool: Executor, systems: Sequence[FileSystem], seed: int, summary: Summary) -> None:
+    running = {pool.submit(lab.look_for, plant.__name__, systems, seed): plant.__name__ for plant in PLANTS}
+    for future in as_completed(running):
+        name = running[future]
         images, result = future.result()
+        summary.plants += 1
         summary.plants_found += bool(result.violations)
         summary.plant_images[name] = images
-        told = result.violations[0][0].splitlines()[0] if result.violations else "NOT FOUND: a hole in the lab"
-        print(f"planted {name}: {told:.150}, after {images} images", flush=True)
+        said = result.violations[0][0].splitlines()[0] if result.violations else "NOT FOUND: a hole in the lab"
+        print(f"planted {name}, after {images} images: {said}", flush=True)
 
 
-def _replay(path: Path) -> int:
-    case: Case = pickle.loads(path.read_bytes())  # noqa: S301 - written by an earlier run
-    with workers(1) as pool:
-        problem: Problem | None = pool.submit(case.judge_again).result()
+def _replay(pool: Executor, file: Path) -> int:
+    case: Case = pickle.loads(file.read_bytes())  # noqa: S301 - what this program has written
+    problem = pool.submit(case.judge_again).result()
     if problem is None:
-        print("recovered: no promise is broken")
+        print("this disk is recovered")
         return 0
-    print(f"BROKEN on {in_words(case, problem)}")
+    print(lab.in_words(case, problem))
     return 1
 
 

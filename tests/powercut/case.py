@@ -14,15 +14,12 @@ from tests.powercut.disk import mounted_image
 from tests.powercut.filesystems import FileSystem
 from tests.powercut.images import Image
 from tests.powercut.judge import judge
-from tests.powercut.moments import Ledger
+from tests.powercut.moments import Ledger, Moment
 from tests.powercut.plants import PLANTS
-from tests.powercut.renames import lose
 from tests.powercut.words import held
 from tests.simulator import cloud
 from tests.simulator.authority import Authority
 from tests.simulator.device import SimulatedDevice
-
-NO_PLANT = ""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Case:
-    """An image of a disk, and the cut that left it. `plant` names the planted bug at work."""
+    """An image of a disk, and the cut that left it. `plant` names the planted bug at work, "" none."""
 
     life: str
     system: FileSystem
@@ -54,19 +51,17 @@ class Case:
         with planted(self.plant):
             with mock.patch.object(cloud, "Authority", lambda name, _now: kept[name]):
                 device = SimulatedDevice(born)
-            return examine(device, self.ledger, self.cut, self.system, self.image)
+            return examine(device, self.ledger, self.cut.moment, self.system, self.image)
 
 
 def examine(
-    device: SimulatedDevice, ledger: Ledger, cut: Cut, system: FileSystem, image: Image
+    device: SimulatedDevice, ledger: Ledger, moment: Moment, system: FileSystem, image: Image
 ) -> Problem | None:
     """Say what is wrong with a device that comes up on this image, if anything; the working directory is used."""
     try:
         with mounted_image(Path.cwd(), system, image) as root:
-            if cut.forgetful:
-                lose(root, cut.moment.undo)
             try:
-                judge(device, ledger, cut.moment, root)
+                judge(device, ledger, moment, root)
             except Exception as error:  # noqa: BLE001 - whatever a boot raises is what was looked for
                 return Problem(_said(error), held(root))
     except OSError as error:
@@ -80,9 +75,9 @@ def _said(error: Exception) -> str:
 
 @contextlib.contextmanager
 def planted(name: str) -> Iterator[None]:
-    """Have a planted bug at work, none if its name is `NO_PLANT`; the metrics that the Lambda prints are not shown."""
+    """Have a planted bug at work, none if its name is ""; the metrics that the Lambda prints are not shown."""
     with contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
-        for plant, _, _ in PLANTS:
+        for plant in PLANTS:
             if plant.__name__ == name:
                 plant(patch)
         yield

@@ -1,32 +1,29 @@
 """Where the power goes, and what the disk has kept then: a plan for one life, and its images one after the other."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 from tests.powercut.images import Image, Way, kept
 from tests.powercut.log import Entry
 from tests.powercut.moments import Moment
 
-FORGETFUL = 0.5  # of the cuts where there is something to lose
-
 
 @dataclass(frozen=True)
 class Cut:
-    """The power goes after `entries` entries of the log, at a moment; of what was not flushed, the disk keeps it one `way`.
-
-    `forgetful`: the renames whose directories were not synced are lost, too.
-    """
+    """The power goes after `entries` entries of the log, at a moment; the disk keeps a part of the rest, in a `way`."""
 
     entries: int
     moment: Moment
     way: Way
-    forgetful: bool = False
 
 
 @dataclass(frozen=True)
 class Left:
-    """What a cut left of the writes since the last flush, which was number `flush`: offset, length and bytes kept of each."""
+    """What a cut left of the writes since the last flush, which was number `flush`.
+
+    Each write is its offset, its length, and the bytes of it that the disk kept.
+    """
 
     flush: int
     writes: tuple[tuple[int, int, int], ...]
@@ -40,7 +37,7 @@ def plan(entries: Sequence[Entry], moments: Sequence[Moment], chance: Random) ->
         while following < len(entries) and entries[following].end <= moment.position:
             following += 1
         cuts += _in_moment(entries, moments, number, following, chance)
-    return [replace(cut, forgetful=bool(cut.moment.undo) and chance.random() < FORGETFUL) for cut in cuts]
+    return cuts
 
 
 def _in_moment(
@@ -72,8 +69,11 @@ def images(
         lengths = kept(pending, cut.way, chance, atom)
         for entry, length in zip(pending, lengths, strict=True):
             image.write(entry.offset, (entry.content or b"")[:length])
-        held = image.digest, cut.moment.told, cut.moment.undo if cut.forgetful else ()
-        if held not in seen:
-            seen.add(held)
+        if (image.digest, cut.moment.told) not in seen:
+            seen.add((image.digest, cut.moment.told))
             writes = ((entry.offset, len(entry.content or b"")) for entry in pending)
-            yield cut, Left(flushes, tuple((*write, length) for write, length in zip(writes, lengths, strict=True))), image
+            yield (
+                cut,
+                Left(flushes, tuple((*write, length) for write, length in zip(writes, lengths, strict=True))),
+                image,
+            )

@@ -50,7 +50,7 @@ def logged_disk(place: Path, system: FileSystem) -> Iterator[LoggedDisk]:
 
 @contextlib.contextmanager
 def _serving(image: Path, log: Path, file: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [sys.executable, "-m", "tests.powercut.server", image, log, file]
+    command = [sys.executable, "-m", "tests.powercut.server", str(image), str(log), str(file)]
     server = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

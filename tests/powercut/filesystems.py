@@ -25,7 +25,11 @@ class FileSystem:
         subprocess.run([*self.maker, image], check=True, stdout=subprocess.DEVNULL, env=os.environ | TINY_XFS)
 
 
-TINY_XFS = {"TEST_DIR": "1", "TEST_DEV": "1", "QA_CHECK_FS": "1"}  # mkfs.xfs makes less than 300 MB only for its own tests
+TINY_XFS = {
+    "TEST_DIR": "1",
+    "TEST_DEV": "1",
+    "QA_CHECK_FS": "1",
+}  # mkfs.xfs makes less than 300 MB only for its own tests
 EXT4 = ("mkfs.ext4", "-q", "-F")
 ALL = (
     FileSystem("ext4", "ext4", 16, EXT4),
@@ -37,15 +41,11 @@ ALL = (
 )
 
 
-def why_not(system: FileSystem) -> str | None:
-    """Say in a line why a file system cannot be cut here, None if it can."""
-    if system.kind not in Path("/proc/filesystems").read_text().split():
-        return f"{system.name}: this kernel has no {system.kind}"
-    if shutil.which(system.maker[0]) is None:
-        return f"{system.name}: {system.maker[0]} is missing; packaging/packages.sh installs it"
-    return None
-
-
-def of_this_machine() -> tuple[FileSystem, ...]:
-    """Give those that can be made and mounted here."""
-    return tuple(system for system in ALL if why_not(system) is None)
+def of_this_kernel() -> tuple[FileSystem, ...]:
+    """Give those that this kernel can mount; raises `FileNotFoundError` if the program that makes one is missing."""
+    known = Path("/proc/filesystems").read_text().split()
+    here = tuple(system for system in ALL if system.kind in known)
+    for system in here:
+        if shutil.which(system.maker[0]) is None:
+            raise FileNotFoundError(f"{system.maker[0]} is missing: run make packages")
+    return here

@@ -66,7 +66,7 @@ class Way(StrEnum):
 
 
 def kept(pending: Sequence[Entry], way: Way, chance: Random, atom: int) -> list[int]:
-    """Choose how many bytes of each write the disk kept, from its beginning on; `atom` is the bytes that it never tears."""
+    """Choose how many bytes of each write the disk kept, from its beginning on; it never tears `atom` bytes."""
     lengths = [len(entry.content or b"") for entry in pending]
     if not lengths or way is Way.ALL:
         return lengths

@@ -1,12 +1,12 @@
 """What must hold on a disk that lost its power, and what must become of the device on it.
 
-1. Whatever was there before the recovery: nothing secret can be read by others; the cloud accepts an identity that is there;
-   `current` leads to an identity that is whole, once it has led to one.
+1. Before the recovery: nothing secret can be read by others; the cloud accepts an identity that is there; `current`
+   leads to an identity that is whole, once it has led to one.
 2. A save that has returned is not lost: the record found is the last one saved, or one whose save had begun since. Each
    certificate that it knows is there with its key, and the key that it says is made; production code opens them. The
    cloud accepts one of them, and if the record says `acked`, that is the one which the cloud has acknowledged.
-3. Production code recovers: no file is found damaged; the device comes to rest `acked`, with the one certificate that is
-   ACTIVE, and leaves nothing beside it.
+3. Production code recovers: no file is found damaged; the device comes to rest `acked`, with the one certificate that
+   is ACTIVE, and leaves nothing beside it.
 """
 
 import os
@@ -30,7 +30,7 @@ PUBLIC = ("certificate.pem", "chain.pem", ".certificate.pem.new", ".chain.pem.ne
 
 
 def judge(device: SimulatedDevice, ledger: Ledger, moment: Moment, root: Path) -> None:
-    """Recover the device on the file system at `root`, as of a moment of its life; `AssertionError` if it must not be."""
+    """Recover the device on the file system at `root`, at a moment of its life; `AssertionError` says what is wrong."""
     device.disk = root / "iot-agent"
     device.vendor_key = device.disk / "vendor.key"
     device.bootstrap = type(device.bootstrap)(device.disk / "vendor.pem", device.vendor_key)
@@ -40,7 +40,7 @@ def judge(device: SimulatedDevice, ledger: Ledger, moment: Moment, root: Path) -
     device.check_never_bricked()
     check_current(device, ledger.begun[moment.saved])
     check_record(device, ledger.may_be_found(moment))
-    with mock.patch.object(os, "fsync", lambda _descriptor: None):  # the power does not go again: half the time is saved
+    with mock.patch.object(os, "fsync"):  # the power does not go again: half the time is saved
         recover(device, root)
     device.check_settled()
     strays = [path.name for path in device.disk.rglob(".*")]
@@ -82,13 +82,12 @@ def check_current(device: SimulatedDevice, saved: Record) -> None:
 
 
 def check_record(device: SimulatedDevice, allowed: list[Record]) -> None:
-    """The record is what was saved, what it says is on the disk, and it knows an identity that the cloud accepts."""
+    """Check that the record is one that was saved, and that all that it names is on the disk."""
     found = RecordStore(device.disk, IdentityDirectories(device.disk), SERIAL).load()
     assert found in allowed, f"a save that had returned is lost; found is {found}"
-    complete = {identity.label for identity in IdentityDirectories(device.disk).complete()}
+    whole = device.complete_identities()
     for label, certificate_id in promised(found):
-        assert certificate_id in device.complete_identities(), f"{label} is in the record, and not whole on the disk"
-        assert label in complete, f"{label} is in the record, and production code does not find it whole"
+        assert certificate_id in whole, f"{label} is in the record, and not whole on the disk"
         check_key(device, label)
     if found.pending is not None and found.pending.generated:
         check_key(device, found.pending.label)
@@ -104,14 +103,16 @@ def check_key(device: SimulatedDevice, label: str) -> None:
 
 
 def check_against_the_cloud(device: SimulatedDevice, found: Record) -> None:
-    """The record knows an identity that the cloud accepts, and `acked` is what the cloud holds it to be, too."""
+    """Check that the cloud accepts an identity of the record, and that `acked` is what the cloud says too."""
     known = {certificate_id for _, certificate_id in promised(found)}
     if found.active is not None:
         assert any(map(device.cloud.accepts, known)), f"the cloud accepts none of those in the record: {sorted(known)}"
     if found.state is State.ACKED:
         in_force = device.cloud.table.items[SERIAL].active
         assert in_force is not None, "the record says acked, and the cloud has acknowledged nothing"
-        assert in_force.certificate_id in known, f"the record says acked; the cloud acknowledged {in_force.certificate_id}"
+        assert in_force.certificate_id in known, (
+            f"the record says acked; the cloud acknowledged {in_force.certificate_id}"
+        )
 
 
 def promised(record: Record) -> Iterator[tuple[str, str]]:

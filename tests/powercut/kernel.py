@@ -43,7 +43,7 @@ def die_with(signal: int) -> None:
 
 
 def mount(source: str, target: Path, kind: str, options: str = "", flags: int = MS_NOSUID | MS_NODEV) -> None:
-    """Do mount(2)."""
+    """Mount a file system; `source` is a device, or a name."""
     _call("mount", source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode())
 
 
@@ -54,12 +54,12 @@ def remount(target: Path, *, read_only: bool) -> None:
 
 
 def unmount(target: Path, flags: int = 0) -> None:
-    """Do umount2(2)."""
+    """Unmount it, as umount2(2) does."""
     _call("umount2", os.fsencode(target), flags)
 
 
 def sync(target: Path) -> None:
-    """Do syncfs(2): sync this file system, and no other of the machine's."""
+    """Sync this file system, and no other of the machine's: syncfs(2)."""
     descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _call("syncfs", descriptor)

@@ -15,7 +15,7 @@ from random import Random
 from textwrap import indent
 
 from tests.powercut import kernel
-from tests.powercut.case import NO_PLANT, Case, Problem, examine, planted
+from tests.powercut.case import Case, Problem, examine, planted
 from tests.powercut.cuts import Cut, images, plan
 from tests.powercut.disk import logged_disk
 from tests.powercut.filesystems import FileSystem
@@ -23,9 +23,10 @@ from tests.powercut.life import KINDS, Life, begun
 from tests.powercut.log import Entry, read_log
 from tests.powercut.words import known_in_words, left_in_words, saved_in_words
 
-LEAST, SHARE = 20, 900  # images of one life; of the most there is room for every flush, and for others
-LIVES_FOR_A_PLANT, FOR_A_PLANT = 6, 300  # lives, and images of each
+SHARE = 900  # images of one life: room for every flush of the longest, and for others
+FOR_A_PLANT = 250  # images of each kind of life
 MOST_TOLD = 5  # violations of one life: more of them tell nothing new
+NO_PLANT = ""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Order:
 
 @dataclass
 class Result:
-    """What became of an order: a digest of each disk that was judged; what is wrong, in words, with what shows it again."""
+    """What became of an order: a digest of each disk that was judged; each violation in words, with its case."""
 
     name: str
     digests: list[int] = field(default_factory=list)
@@ -67,7 +68,7 @@ def carry_out(order: Order, kind: Callable[[Life], None], system: FileSystem) ->
         cuts = chosen(plan(entries, life.moments, chance), entries, order.most, chance)
         for cut, left, image in images(disk.base, entries, cuts, chance, system.atom):
             result.digests.append(image.digest)
-            problem = examine(life.device, life.ledger, cut, system, image)
+            problem = examine(life.device, life.ledger, cut.moment, system, image)
             if problem is not None:
                 authorities = life.device.cloud.vendor, life.device.cloud.manufacturer
                 case = Case(kind.__name__, system, order.plant, cut, left, image, life.ledger, authorities)
@@ -82,11 +83,11 @@ def in_words(case: Case, problem: Problem) -> str:
     moment = case.cut.moment
     return "\n".join((
         f"{case.system.name}, life `{case.life}`: {problem.why}",
-        f"  the power went {left_in_words(case.left, case.cut)}",
+        f"  the power went {left_in_words(case.left, case.cut.way)}",
         f"  the device was about to: {moment.effect}",
         f"  the cloud had been told: {known_in_words(moment)}",
         f"  the record saved last: {saved_in_words(case.ledger, moment)}",
-        "  the disk held then:",
+        "  the disk held after recovery:",
         indent(problem.held, "    "),
     ))  # fmt: skip
 
@@ -123,7 +124,7 @@ def cut_lives(pool: Executor, systems: Sequence[FileSystem], most: int, seed: in
     """Live and cut lives of all kinds until so many disks have been judged; gives each life as it is done."""
     kinds, seen, number = kinds_of_lives(systems), set[int](), 0
     while len(seen) < most:
-        share = min(SHARE, max(LEAST, -(-(most - len(seen)) // len(kinds))))
+        share = min(SHARE, -(-(most - len(seen)) // len(kinds)))
         running = []
         for kind, system in kinds:
             running.append(pool.submit(carry_out, Order(number, seed, share), kind, system))
@@ -134,11 +135,10 @@ def cut_lives(pool: Executor, systems: Sequence[FileSystem], most: int, seed: in
             yield result
 
 
-def look_for(plant: str, life: str, system: FileSystem, seed: int) -> tuple[int, Result]:
-    """Look for a planted bug in lives of a kind; gives the images that it took, and the last life."""
-    (kind,) = (kind for kind in KINDS if kind.__name__ == life)
+def look_for(plant: str, systems: Sequence[FileSystem], seed: int) -> tuple[int, Result]:
+    """Look for a planted bug in one kind of life after another; gives the images that it took, and the last life."""
     images = 0
-    for number in range(LIVES_FOR_A_PLANT):
+    for number, (kind, system) in enumerate(kinds_of_lives(systems)):
         result = carry_out(Order(number, seed, FOR_A_PLANT, plant), kind, system)
         images += len(result.digests)
         if result.violations:

@@ -20,19 +20,18 @@ from iot_agent.core.record import Record
 from tests.powercut import kernel
 from tests.powercut.disk import LoggedDisk
 from tests.powercut.moments import Ledger, Moment, told
-from tests.powercut.renames import Renames
 from tests.simulator.device import SERIAL, NoProgress, SimulatedDevice
 from tests.simulator.fuse import DISK_CALLS, Crash, Fuse
 
-NOISE = 0.25  # another file is synced before one effect in four
+NOISE = 0.1  # another file is synced before one effect in ten
 KILLED, FAILED = 0.04, 0.04  # of the effects, in lives with such faults
-AFTER_A_RENAME = 0.3  # of the renames
+KILLED_BEFORE_A_SYNC = 0.5
 RESTARTS = 400
 CODES = (errno.EIO, errno.ENOSPC, errno.EROFS)
 
 
 class Interrupted(Fuse):
-    """A fuse that also counts the calls between the making of a file and its sync, and knows the name of the next effect.
+    """A fuse that also counts the calls between making a file and syncing it, and knows the name of the next effect.
 
     A process that is killed in a write has written the half of it.
     """
@@ -99,7 +98,6 @@ class Life:
     disk: LoggedDisk
     device: SimulatedDevice
     chance: Random
-    renames: Renames
     ledger: Ledger = field(default_factory=Ledger)
     moments: list[Moment] = field(default_factory=list)
     noise: float = NOISE
@@ -117,7 +115,7 @@ class Life:
     def note(self, effect: str) -> None:
         """Write down what is true now."""
         position, ledger = self.disk.position(), self.ledger
-        self.moments.append(Moment(position, effect, told(self.device), len(ledger.begun), ledger.saved, self.renames.undo()))
+        self.moments.append(Moment(position, effect, told(self.device), len(ledger.begun), ledger.saved))
 
     def live(self, rotations: int, turns: int = 300) -> None:
         """Live on until so many rotations are done, restarting whatever ends the process."""
@@ -146,7 +144,7 @@ def begun(disk: LoggedDisk, chance: Random, noise: float = NOISE) -> Iterator[Li
     (state / "state.json").unlink()
     device.vendor_key.chmod(0o600)
     kernel.sync(disk.root)
-    life = Life(disk, device, chance, Renames(disk.root), Ledger([Record(SERIAL)], saved=0), noise=noise)
+    life = Life(disk, device, chance, Ledger([Record(SERIAL)], saved=0), noise=noise)
     life.fuse(Interrupted())
     with life.ledger.kept():
         yield life
@@ -175,21 +173,18 @@ def undisturbed(life: Life) -> None:
 
 def killed(life: Life) -> None:
     life.fuse(Interrupted(lambda _count, _name: life.chance.random() < KILLED))
-    with life.renames.watched():
-        undisturbed(life)
+    undisturbed(life)
 
 
-def killed_after_renames(life: Life) -> None:
-    """End the process, time and again, between a rename and the sync of its directory; nothing else syncs meanwhile."""
-    life.noise, names = 0.0, [""]
+def killed_before_a_sync(life: Life) -> None:
+    """Kill the process between a rename and the sync of its directory; the power stays on until later."""
 
-    def blow(_count: int, name: str) -> bool:
-        names.append(name)
-        return names[-2:] == ["replace", "fsync"] and life.chance.random() < AFTER_A_RENAME
+    def between(_count: int, name: str) -> bool:
+        renamed = life.device.fuse.names[-2:-1] == ["replace"]
+        return renamed and name == "fsync" and life.chance.random() < KILLED_BEFORE_A_SYNC
 
-    life.fuse(Interrupted(blow))
-    with life.renames.watched():
-        life.live(3)
+    life.fuse(Interrupted(between))
+    life.live(3)
 
 
 def failing_calls(life: Life) -> None:
@@ -248,7 +243,7 @@ def struggle(life: Life) -> None:
 KINDS: tuple[Callable[[Life], Any], ...] = (
     undisturbed,
     killed,
-    killed_after_renames,
+    killed_before_a_sync,
     failing_calls,
     full_disk,
     read_only,

@@ -1,4 +1,4 @@
-"""What was true before each effect of a device's life, so that it can be judged against what a disk holds afterwards."""
+"""What was true before each effect of a device's life: what a disk holds afterwards is judged against it."""
 
 import pickle
 from collections.abc import Iterator
@@ -9,7 +9,6 @@ from unittest import mock
 from cloud.rotation.record import Device
 from iot_agent.core.record import Record
 from iot_agent.storage.record_store import RecordStore
-from tests.powercut.renames import Undo
 from tests.simulator.cloud import Listed
 from tests.simulator.device import SERIAL, SimulatedDevice
 
@@ -19,7 +18,7 @@ class Moment:
     """The instant before an effect, at a position in the disk's log.
 
     `told` is the cloud's registry and table and the time; `saves` how many saves of the record had been begun, `saved`
-    the last of them that had returned; `undo` what undoes the renames whose directories were not synced yet.
+    the last of them that had returned.
     """
 
     position: int
@@ -27,7 +26,6 @@ class Moment:
     told: bytes
     saves: int
     saved: int
-    undo: Undo = ()
 
 
 @dataclass
@@ -59,9 +57,7 @@ class Ledger:
 def told(device: SimulatedDevice) -> bytes:
     """Keep what the cloud knows, and the time."""
     register = device.cloud.register
-    return pickle.dumps(
-        (device.cloud.table.items, register.entries, register.deleted, device.time.now, device.labels)
-    )
+    return pickle.dumps((device.cloud.table.items, register.entries, register.deleted, device.time.now, device.labels))
 
 
 def put_back(device: SimulatedDevice, kept: bytes) -> None:

@@ -1,6 +1,7 @@
 """Bugs of storage to be found: each breaks one thing that a durable write, or its place in a step, must do.
 
-Beside each: the kind of life, and the file system, that show it soon.
+One that is not here is a boot without its sync: the boot writes the record anew and reads the identities from the
+disk, so that alone it breaks nothing. The sync is there for a second fault, a record that is lost after it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pytest
 
 from iot_agent.core.codec import encode_record
 from iot_agent.core.record import Identity, Kind, Record, Success
-from iot_agent.storage import atomic
+from iot_agent.storage import atomic, layout
 from iot_agent.storage.identities import IdentityDirectories
 from iot_agent.storage.record_store import RecordStore
 from iot_agent.worker import steps
@@ -41,7 +42,7 @@ def put(path: Path, content: bytes, mode: int, *, sync: bool = True, temporary: 
 
 
 def no_sync_of_the_file(patch: Patch) -> None:
-    def write(path: Path, content: bytes, mode: int = atomic.PRIVATE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
         put(path, content, mode, sync=False, temporary=f".{path.name}.new")
         atomic.sync_directory(path.parent)
 
@@ -53,7 +54,7 @@ def no_sync_of_the_directory(patch: Patch) -> None:
 
 
 def written_in_place(patch: Patch) -> None:
-    def write(path: Path, content: bytes, mode: int = atomic.PRIVATE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
         put(path, content, mode)
         atomic.sync_directory(path.parent)
 
@@ -61,7 +62,7 @@ def written_in_place(patch: Patch) -> None:
 
 
 def renamed_before_it_is_synced(patch: Patch) -> None:
-    def write(path: Path, content: bytes, mode: int = atomic.PRIVATE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
         put(path, content, mode, sync=False, temporary=f".{path.name}.new")
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -74,9 +75,9 @@ def renamed_before_it_is_synced(patch: Patch) -> None:
 
 
 def readable_by_all_at_first(patch: Patch) -> None:
-    def write(path: Path, content: bytes, mode: int = atomic.PRIVATE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
         temporary = f".{path.name}.new"
-        put(path.with_name(temporary), content, atomic.PUBLIC)
+        put(path.with_name(temporary), content, layout.PUBLIC_FILE_MODE)
         path.with_name(temporary).chmod(mode)
         path.with_name(temporary).replace(path)
         atomic.sync_directory(path.parent)
@@ -87,7 +88,7 @@ def readable_by_all_at_first(patch: Patch) -> None:
 def a_new_temporary_each_time(patch: Patch) -> None:
     """Leave the one of a write that was interrupted where it is."""
 
-    def write(path: Path, content: bytes, mode: int = atomic.PRIVATE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
         put(path, content, mode, temporary=f".{path.name}.{secrets.token_hex(4)}")
         atomic.sync_directory(path.parent)
 
@@ -104,10 +105,6 @@ def current_is_removed_and_made_again(patch: Patch) -> None:
     patch.setattr(atomic, "point", point)
 
 
-def nothing_synced_at_boot(patch: Patch) -> None:
-    patch.setattr(atomic, "sync_tree", lambda _path: None)
-
-
 # ---- one file --------------------------------------------------------------------------------------------------------
 
 
@@ -115,7 +112,7 @@ def unsynced(patch: Patch, name: str) -> None:
     """Write files of one name without any sync."""
     honest = atomic.write
 
-    def write(path: Path, content: bytes, mode: int = atomic.PRIVATE) -> None:
+    def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
         if path.name == name:
             put(path, content, mode, sync=False, temporary=f".{path.name}.new")
         else:
@@ -177,18 +174,17 @@ def removed_before_it_is_recorded(patch: Patch) -> None:
     patch.setitem(steps.STEPS, Kind.PROVE, prove)
 
 
-PLANTS: tuple[tuple[Callable[[Patch], None], str, str], ...] = (
-    (no_sync_of_the_file, "undisturbed", "ext4"),
-    (no_sync_of_the_directory, "undisturbed", "ext4"),
-    (written_in_place, "undisturbed", "ext4"),
-    (renamed_before_it_is_synced, "undisturbed", "ext4"),
-    (readable_by_all_at_first, "undisturbed", "ext4"),
-    (a_new_temporary_each_time, "undisturbed", "ext4"),
-    (current_is_removed_and_made_again, "killed", "ext4-1k"),
-    (nothing_synced_at_boot, "killed_after_renames", "ext4"),
-    (key_not_synced, "undisturbed", "ext4"),
-    (certificate_not_synced, "undisturbed", "ext4"),
-    (record_without_the_one_before, "undisturbed", "ext4"),
-    (record_before_the_certificate, "undisturbed", "ext4"),
-    (removed_before_it_is_recorded, "undisturbed", "ext4"),
+PLANTS: tuple[Callable[[Patch], None], ...] = (
+    no_sync_of_the_file,
+    no_sync_of_the_directory,
+    written_in_place,
+    renamed_before_it_is_synced,
+    readable_by_all_at_first,
+    a_new_temporary_each_time,
+    current_is_removed_and_made_again,
+    key_not_synced,
+    certificate_not_synced,
+    record_without_the_one_before,
+    record_before_the_certificate,
+    removed_before_it_is_recorded,
 )

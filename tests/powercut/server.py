@@ -1,8 +1,8 @@
 """A disk that keeps a log: one file, served to the kernel over /dev/fuse, for a loop device to lie on.
 
-`python -m tests.powercut.server IMAGE LOG FILE` mounts itself over FILE, whose content is then IMAGE's. Each write and each
-flush is appended to LOG, in the order in which the kernel sent them, before it is answered; `log` reads them. It is a
-process of its own, because a process that waits for a disk which it serves itself cannot even be killed.
+`python -m tests.powercut.server IMAGE LOG FILE` mounts itself over FILE, whose content is then IMAGE's. Each write and
+each flush is appended to LOG, in the order in which the kernel sent them, before it is answered; `log` reads them. It
+is a process of its own, because a process that waits for a disk which it serves itself cannot even be killed.
 
 Standard input takes commands, one byte each, answered by one: `f`, fail each write and flush from now on; `o`, fail no
 more. When it is closed the disk ends, and the kernel answers what still waits for it with an error. The protocol is

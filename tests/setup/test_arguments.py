@@ -22,6 +22,7 @@ def test_a_lifetime_is_a_number_and_a_unit(text: str, seconds: int) -> None:
         ["deploy", "--lifetime", "3653d"],
         ["deploy", "--lifetime", "315532801s"],
         ["device", "SN-1", "--vendor-lifetime", "30"],
+        ["deploy", "--region", "eu-west-1", "--local", "cloud"],
         ["device", "SN-1", "--vendor-lifetime", "99999d"],
         ["deploy", "--lifetime", "-90d"],
         ["deploy", "--topic-prefix", "a/+"],
@@ -52,7 +53,7 @@ def test_a_lifetime_that_is_refused_is_told_its_bounds_and_its_form(
 ) -> None:
     with pytest.raises(SystemExit):
         arguments.parse(["deploy", "--lifetime", text])
-    assert f"'{text}' is not a time from 10s to 3652d; write it with its unit" in capsys.readouterr().err
+    assert f"'{text}' is not a time from 10s to 3652d; write it with a unit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("prefix", ["cert-rotation", "/cert-rotation", "a/b/c/d"])

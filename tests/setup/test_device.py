@@ -77,6 +77,18 @@ def test_a_serial_that_may_not_be_allowed_is_an_error_with_the_bundle_made(
     assert (tmp_path / "b/agent.yaml").exists()  # what the readmission is for
 
 
+@pytest.mark.parametrize("which", ["SN-7", "--from list"])
+def test_a_lifetime_for_a_bundle_that_is_kept_is_not_ignored_in_silence(
+    setup: Callable[[str], Said], tmp_path: Path, which: str
+) -> None:
+    (tmp_path / "list").write_text("SN-7\n")
+    line = f"device {which} --vendor-lifetime 90d"
+    assert "no effect" not in setup(line).out
+    assert "--vendor-lifetime has no effect" in setup(line).out
+    assert "no effect" not in setup(f"device {which}").out
+    assert "no effect" not in setup(f"{line} --force").out
+
+
 def test_in_a_list_that_row_is_reported_and_the_others_are_done(
     setup: Callable[[str], Said], fleet: Fleet, revoked: str, tmp_path: Path
 ) -> None:
@@ -84,7 +96,7 @@ def test_in_a_list_that_row_is_reported_and_the_others_are_done(
     said = setup("device --from list")
     assert said.status == 1
     assert "1 devices are not ready" in said.err
-    assert f"line 2: {revoked}: its bundle is there" in said.err
+    assert f"line 2: {revoked}: its bundle is written" in said.err
     assert [fleet.bench.device(serial).state for serial in ("SN-7", "SN-9")] == [State.ALLOWED] * 2
 
 

@@ -123,9 +123,9 @@ def test_the_prefix_that_is_looked_for_at_first_is_the_templates() -> None:
 
 
 def test_a_lifetime_that_agents_refuse_is_for_the_local_cloud_only() -> None:
-    for seconds in (10, HOUR, 2 * HOUR - 1):
+    for seconds, written in {10: "10s", HOUR: "1h", 2 * HOUR - 1: "7199s"}.items():
         preflight.check_lifetime(seconds, local=True)
-        with pytest.raises(SetupError, match="too short"):
+        with pytest.raises(SetupError, match=f"a lifetime of {written} is too short"):
             preflight.check_lifetime(seconds, local=False)
     for kept in (None, 2 * HOUR):
         preflight.check_lifetime(kept, local=False)

@@ -1,21 +1,24 @@
 """A list of serials is judged as a whole, before anything is done with it."""
 
 import io
+from pathlib import Path
 
 import pytest
 
 from cloud.common import serial_list
-from cloud.common.arguments import SERIAL
+from cloud.common.errors import SetupError
+from cloud.common.operator_input import listed_serials
 from cloud.common.progress import shown
+from cloud.rotation.messages import SERIAL
 
 GOOD = [
     ("one a line", "SN-1\nSN-2\n"),
     ("with another system's line ends", "SN-1\r\nSN-2\r\n"),
     ("with a byte order mark", "\ufeffSN-1\nSN-2"),
     ("blank lines and remarks", "# the first batch\n\nSN-1\n   \nSN-2\n"),
-    ("a CSV, first column", "SN-1,red\nSN-2,blue\n"),
+    ("a CSV whose heading is written otherwise", "Colour,SERIAL\nred,SN-1\nblue,SN-2\n"),
     ("a CSV with a heading", "colour,serial\nred,SN-1\nblue,SN-2\n"),
-    ("quoted", '"SN-1","a, b"\n"SN-2",x\n'),
+    ("quoted", 'serial,remark\n"SN-1","a, b"\n"SN-2",x\n'),
     ("heading after a byte order mark", "\ufeffserial,colour\nSN-1,red\nSN-2,blue\n"),
 ]
 
@@ -38,6 +41,36 @@ def test_every_wrong_line_is_named() -> None:
 def test_a_row_without_its_column_is_wrong() -> None:
     _, faults = serial_list.read(["colour,serial", "red"], SERIAL)
     assert [fault.line for fault in faults] == [2]
+
+
+def test_several_columns_need_a_heading() -> None:
+    found, faults = serial_list.read(["red,SN-1", "blue,SN-2"], SERIAL)
+    assert found == []
+    assert [str(fault) for fault in faults] == [
+        "line 1: 'red,SN-1' has several columns: begin the file with a line that names them, one of them serial"
+    ]
+
+
+def written(directory: Path, *lines: str) -> str:
+    path = directory / "list"
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_many_wrong_lines_are_summed_up(tmp_path: Path) -> None:
+    name = written(tmp_path, *["not a serial"] * 100_000)
+    with pytest.raises(SetupError) as refused:
+        listed_serials(name)
+    told = refused.value.problem.splitlines()
+    assert told[0] == f"nothing was done: in {name} 100000 lines are wrong:"
+    assert told[-1] == "  … and 99980 more"
+    assert len(told) == 22
+
+
+@pytest.mark.parametrize("lines", [(), ("# nothing yet", "")])
+def test_a_list_without_a_serial_is_refused(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    with pytest.raises(SetupError, match="there is no serial in"):
+        listed_serials(written(tmp_path, *lines))
 
 
 class Terminal(io.StringIO):

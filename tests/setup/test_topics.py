@@ -33,7 +33,7 @@ def matches(topic_filter: str, topic: str) -> bool:
 def test_two_filters_meet_if_and_only_if_a_topic_matches_both() -> None:
     heard = {one: {topic for topic in TOPICS if matches(one, topic)} for one in FILTERS}
     for one, other in product(FILTERS, repeat=2):
-        assert topics.meet(one, other) == bool(heard[one] & heard[other]), (one, other)
+        assert topics.overlap(one, other) == bool(heard[one] & heard[other]), (one, other)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,6 @@ def test_the_filters_are_those_of_the_template() -> None:
 
 def test_bug_planted_a_filter_is_compared_as_a_text() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(topics, "meet", lambda one, other: one == other)
+        patch.setattr(topics, "overlap", lambda one, other: one == other)
         with pytest.raises(AssertionError):
             test_two_filters_meet_if_and_only_if_a_topic_matches_both()

@@ -23,6 +23,7 @@ from iot_agent.resident.cycle import Cycle, Means
 from iot_agent.storage.identities import IdentityDirectories
 from iot_agent.storage.record_store import RecordStore
 from iot_agent.worker import steps
+from tests.harness import NoApplications
 from tests.simulator.cloud import Broker, Faults, SimulatedCloud
 from tests.simulator.fuse import Fuse
 
@@ -104,7 +105,9 @@ class SimulatedDevice:
         """Start as the daemon does: what was only in memory is gone."""
         self.identities = IdentityDirectories(self.disk)
         store = RecordStore(self.disk, self.identities, SERIAL)
-        means = Means(store, self.clock, POLICY, self._label, lambda: f"request-{self.labels}", lambda: 0.5)
+        means = Means(
+            store, NoApplications(), self.clock, POLICY, self._label, lambda: f"request-{self.labels}", lambda: 0.5
+        )
         self.cycle = Cycle(means, store.load())
 
     @property

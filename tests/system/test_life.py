@@ -147,7 +147,7 @@ def test_configured_it_onboards_without_a_restart(device: Device) -> None:
             there.write_bytes(path.read_bytes())
             there.chmod(0o600)
     device.configure()
-    unreadable = wait_for(lambda: [line for line in refusals(device) if "the agent's user may not read it" in line])
+    unreadable = wait_for(lambda: [line for line in refusals(device) if "the agent's user cannot read it" in line])
     assert len(unreadable) == 4
     assert {line.partition("; ")[2] for line in unreadable} == {"run: sudo systemd-tmpfiles --create iot-agent.conf"}
     assert device.status()["health"]["level"] == "attention"
@@ -162,7 +162,7 @@ def test_configured_it_onboards_without_a_restart(device: Device) -> None:
     promoted = device.told("promoted")[-1]
     assert promoted["IOT_AGENT_CERTIFICATE_ID"] == device.status()["identity"]["certificate_id"]
     assert promoted["IOT_AGENT_SERIAL"] == device.bundle.serial
-    assert machine.show("StatusText")["StatusText"].startswith("acked: certificate in force")
+    assert machine.show("StatusText")["StatusText"].startswith("acked: the certificate is active")
 
 
 def refusals(device: Device) -> list[str]:
@@ -180,7 +180,7 @@ def test_the_journal_answers_what_the_documents_ask(settled: Device) -> None:
     certificate, serial = settled.status()["identity"]["certificate_id"], settled.bundle.serial
     answers = [machine.shell(query) for query in documented_queries()]
     explained, promoted, states, errors, warnings, serials = answers
-    assert "░░ Subject: A new certificate is in force" in explained
+    assert "░░ Subject: A new certificate is active" in explained
     assert promoted.splitlines()[-1].split("\t")[1] == certificate
     assert states.splitlines() == ["unprovisioned -> jitp", "jitp -> rotated", "rotated -> acked"]
     assert isinstance(json.loads(errors), list)
@@ -383,7 +383,7 @@ def test_a_clock_that_jumps_ahead_past_the_end_of_the_certificate_costs_nothing_
     settled.set_clock(30 * DAY)
     settled.machine.run("systemctl", "reload", "iot-agent")
     wait_for(lambda: settled.agentctl("status").returncode == 2)
-    assert settled.status()["health"] == {"level": "critical", "why": "the certificate in force has expired"}
+    assert settled.status()["health"] == {"level": "critical", "why": "the active certificate has expired"}
     wait_for(lambda: settled.status()["last_error"], LONG)
     settled.proof()
     settled.set_clock(0)

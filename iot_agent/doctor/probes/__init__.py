@@ -1,1 +1,1 @@
-"""Look at the world: each function gives facts, and says what it could not see instead of raising."""
+"""Gather facts and judge nothing: a probe reports what it cannot see as a fact, and does not raise."""

@@ -1,4 +1,4 @@
-"""The clock, and what the kernel says of who keeps it."""
+"""What the kernel says about the clock."""
 
 import ctypes
 
@@ -6,8 +6,8 @@ TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
 def synchronised() -> bool | None:
-    """Ask the kernel whether NTP keeps the clock; None where it does not say (a container may forbid the question)."""
-    timex = ctypes.create_string_buffer(512)  # struct timex with room to spare; all zero: change nothing, only tell
+    """Ask the kernel whether the clock is synchronised; None if it does not say (a container may forbid the call)."""
+    timex = ctypes.create_string_buffer(512)  # struct timex and more; all zero: change nothing, only report
     try:
         state = ctypes.CDLL(None).adjtimex(timex)
     except (OSError, AttributeError):

@@ -1,7 +1,5 @@
-"""One check-in over the identity in force, by the daemon's own worker, which loads what is heavy and may crash."""
+"""One check-in over the active identity, in the daemon's own worker: its libraries are large and may crash."""
 
-import select
-import time
 from dataclasses import replace
 
 from iot_agent.core.codec import Request
@@ -14,10 +12,9 @@ LIMIT = 60.0  # seconds; s2n takes up to 30 to report a server that it does not 
 
 
 def check_in(settings: Settings, record: Record, now: float, *, trusted: bool) -> Outcome:
-    """Check in; the caller holds the turn."""
+    """Check in; the caller holds the identity lock."""
     bounded = replace(settings, step_limit=min(settings.step_limit, LIMIT), log_level="error")
     worker = Worker(Request(Kind.CHECK_IN, record, now, trusted, bounded), HELD_BY_PARENT)
-    deadline = time.monotonic() + LIMIT
     while (outcome := worker.poll()) is None:
-        select.select([worker.fileno()], [], [], max(0.0, min(worker.seconds_left, deadline - time.monotonic())))
+        worker.wait()
     return outcome

@@ -1,4 +1,4 @@
-"""The state directory's file system, and whether it takes a durable write."""
+"""The state directory's file system, and whether a durable write to it succeeds."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ PROBE = "doctor.probe"
 
 
 def look(state: Path) -> Disk:
-    """Ask the kernel, then write one block and take it back; raises `OSError` if there is no such directory."""
+    """Ask the kernel, then write one block and remove it; raises `OSError` if there is no such directory."""
     there = os.statvfs(state)
     read_only = bool(there.f_flag & os.ST_RDONLY)
     return Disk(
@@ -33,7 +33,7 @@ def _problem(path: Path) -> str | None:
 
 
 def _kind(path: Path) -> str:
-    """Find the file system's type: of all mount points above `path`, the longest (and of those the latest) counts."""
+    """Find the file system's type: that of the longest mount point above `path`, of two equal ones the later."""
     found = ("", "")
     try:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()

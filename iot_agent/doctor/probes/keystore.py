@@ -1,4 +1,4 @@
-"""Looking into a key store. A backend gives an `Inspector`; `inspect` is the one way to use it, for all of them."""
+"""What is in the key store. Each backend has an `Inspector`; `inspect` uses it, and spends no PIN attempt in vain."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -6,7 +6,12 @@ from typing import Protocol
 from iot_agent.core.errors import AgentError
 from iot_agent.core.ports import KeyStore
 from iot_agent.core.record import Record
+from iot_agent.core.settings import Settings, Token
 from iot_agent.doctor.rules.keystore import Keys, Pin, Store, withhold
+from iot_agent.keys.keyring import KeyRing
+from iot_agent.keys.token import TokenKeys
+
+TOKEN_LIMIT = 30.0  # seconds for one operation of a token
 
 PIN_FLAGS = {  # CK_TOKEN_INFO's, the worst first
     "USER_PIN_LOCKED": Pin.LOCKED,
@@ -16,10 +21,10 @@ PIN_FLAGS = {  # CK_TOKEN_INFO's, the worst first
 
 
 class Inspector(Protocol):
-    """What a key-store backend tells the doctor."""
+    """What the doctor asks a key store."""
 
     def store(self) -> Store:
-        """Look at the store from outside, without logging in; never raises `AgentError`."""
+        """Give what the store tells without a login; never raises `AgentError`."""
 
     def public_key(self, label: str) -> bytes:
         """Give a key's public half (DER); may log in, once. Raises `AgentError`."""
@@ -32,7 +37,7 @@ class FileInspector:
         self._keys = keys
 
     def store(self) -> Store:
-        """See that the keys' directory can be listed."""
+        """Check that the directory can be listed."""
         try:
             self._keys.labels()
         except OSError as error:
@@ -40,18 +45,18 @@ class FileInspector:
         return Store("the key directory")
 
     def public_key(self, label: str) -> bytes:
-        """Read the key."""
+        """Read the key file."""
         return self._keys.public_key(label)
 
 
 class TokenInspector:
-    """Keys on a token, and perhaps some in files still; `look` gives the token's flags without logging in."""
+    """Keys on a token, and perhaps older ones in files; `look` gives the token's flags without a login."""
 
     def __init__(self, keys: KeyStore, description: str, look: Callable[[], list[str]]) -> None:
         self._keys, self._description, self._look = keys, description, look
 
     def store(self) -> Store:
-        """See that the token is there, and whether its PIN has attempts left."""
+        """Check that the token is present, and whether its PIN has attempts left."""
         try:
             flags = self._look()
         except AgentError as error:
@@ -60,16 +65,29 @@ class TokenInspector:
         return Store(self._description, pin)
 
     def public_key(self, label: str) -> bytes:
-        """Have the token, or the file, give the key's public half."""
+        """Ask the token, or read the file."""
         return self._keys.public_key(label)
 
 
-def inspect(inspector: Inspector, labels: list[str], record: Record) -> Keys:
-    """Look at the store, then at each of these keys, unless that could cost a PIN attempt that must not be spent.
+def inspector(settings: Settings) -> Inspector:
+    """Give the inspector for where new keys are made; it finds a key that is still elsewhere, too."""
+    state, token = settings.state_directory, settings.keys_token
 
-    The first failure is the last attempt where there is a PIN: the labels after it are not tried.
+    def on_token(which: Token) -> TokenKeys:
+        return TokenKeys(state, which, TOKEN_LIMIT)
+
+    ring = KeyRing(state, settings.keys_backend, token, on_token)
+    if token is None:
+        return FileInspector(ring)
+    return TokenInspector(ring, f"token {token.label!r} of {token.module}", on_token(token).look)
+
+
+def inspect(asked: Inspector, labels: list[str], record: Record) -> Keys:
+    """Look at the store, then at each of these keys, unless a login might fail (`withhold`).
+
+    Where there is a PIN, the first failure is the last attempt: the labels after it are not tried.
     """
-    store = inspector.store()
+    store = asked.store()
     if store.problem is not None:
         return Keys(store)
     withheld = withhold(store, record)
@@ -78,8 +96,8 @@ def inspect(inspector: Inspector, labels: list[str], record: Record) -> Keys:
         if withheld is not None:
             break
         try:
-            found[label] = inspector.public_key(label)
+            found[label] = asked.public_key(label)
         except AgentError as error:
             found[label] = f"{label}: {error}"
-            withheld = withhold(inspector.store(), record)
+            withheld = withhold(asked.store(), record)
     return Keys(store, found, withheld)

@@ -1,4 +1,4 @@
-"""The way to the endpoint: DNS, TCP, TLS with the endpoint's CA. No client certificate is shown here."""
+"""The way to the endpoint: DNS, TCP, TLS with the endpoint's CA. No client certificate is sent."""
 
 import socket
 from dataclasses import replace
@@ -9,7 +9,7 @@ from iot_agent.host.handshake import BrokenOff, Server, Untrusted, shake
 
 
 def look(host: str, port: int, ca_file: Path, *, on_token: bool = False) -> Network:
-    """Go as far as it gets; with keys `on_token`, see also whether TLS 1.2 is taken."""
+    """Try layer after layer until one fails; with keys `on_token`, also whether TLS 1.2 is accepted."""
     seen, server = Network(host, port), Server(host, port, ca_file)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -24,8 +24,8 @@ def look(host: str, port: int, ca_file: Path, *, on_token: bool = False) -> Netw
         return replace(seen, not_tls=str(error))
     except OSError as error:
         return replace(seen, tcp=error.strerror or str(error))
-    taken = _takes_tls_1_2(server) if on_token else None
-    return replace(seen, server_expires=expires, strict=_strict_problem(server), tls_1_2=taken)
+    accepted = _accepts_tls_1_2(server) if on_token else None
+    return replace(seen, server_expires=expires, strict=_strict_problem(server), tls_1_2=accepted)
 
 
 def _strict_problem(server: Server) -> str | None:
@@ -34,12 +34,12 @@ def _strict_problem(server: Server) -> str | None:
     except Untrusted as error:
         return str(error)
     except (BrokenOff, OSError):
-        return None  # it worked a moment ago; this is not about strictness
+        return None  # the handshake worked a moment ago, so the strict checks are not the reason
     return None
 
 
-def _takes_tls_1_2(server: Server) -> bool:
-    """Say no only where the other end says so."""
+def _accepts_tls_1_2(server: Server) -> bool:
+    """Give False only if the server itself refuses the version."""
     try:
         shake(server, tls_1_2=True)
     except BrokenOff as error:

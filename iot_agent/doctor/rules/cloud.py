@@ -1,8 +1,8 @@
-"""What a check-in over the identity in force says: credentials, session, policy, and the stack behind it. Pure.
+"""What a check-in over the active identity shows: credentials, session, policy, and that the stack answers. Pure.
 
-A device's policy lets it publish to nothing but the agent's three topics, and subscribe to nothing but their answers:
-there is no topic on which it could hear itself. So what is tried is a check-in, which the stack answers and which
-changes nothing that the agent depends on.
+A device's policy allows it to publish on the agent's three topics and to subscribe to their answers, and nothing else,
+so it cannot receive its own message. Therefore the doctor tries a check-in: the stack answers it, and it changes
+nothing that the agent depends on.
 """
 
 from collections.abc import Iterator
@@ -14,30 +14,28 @@ from iot_agent.doctor.findings import Finding, error, fine, skipped, warning
 def judge(outcome: Outcome, client_id: str) -> Iterator[Finding]:
     """Judge the outcome of a check-in."""
     if isinstance(outcome, CheckedIn):
-        said = f"connected as {client_id}, subscribed, published a check-in, and was answered"
+        said = f"connected as {client_id}, subscribed, published a check-in, and received the answer"
         yield fine("cloud.check-in", said)
     elif isinstance(outcome, Failed):
         yield error("cloud.check-in", f"a check-in as {client_id} failed: {outcome.message}", outcome.remedy)
     else:
-        raise RuntimeError(f"{outcome} is not the outcome of a check-in")  # noqa: TRY004 - our bug, not a type's
+        raise RuntimeError(f"{outcome} is not the outcome of a check-in")  # noqa: TRY004 - a bug of ours, not wrong data
 
 
 def busy() -> Finding:
-    """Say that the daemon's own step came first."""
+    """Report that the daemon holds the identity lock."""
     return warning(
         "cloud.check-in",
-        "not tried: the agent is in the middle of a step, and a second session would throw it out",
+        "not tried: the agent is in the middle of a step, and a second session would close the session of that step",
         "Run agentctl doctor again in a minute; agentctl status shows the step.",
     )
 
 
 def nothing_yet() -> Finding:
-    """Say that the first session is the daemon's to make."""
-    return skipped(
-        "cloud.check-in", "not tried: the device has no certificate of its own yet; introducing it is the daemon's"
-    )
+    """Report that there is no active identity."""
+    return skipped("cloud.check-in", "not tried: the device has no certificate of its own yet")
 
 
 def unreachable() -> Finding:
-    """Say that there is no way there."""
+    """Report that the network checks have failed."""
     return skipped("cloud.check-in", "not tried: the endpoint cannot be reached or trusted")

@@ -1,6 +1,6 @@
-"""The file system of the state directory: room for the next rotation, and that it will still be there tomorrow. Pure.
+"""The state directory's file system: room for the next rotation, writable, and kept after a reboot. Pure.
 
-A rotation needs about 64 KiB and eight inodes for a moment: a key, its directory, four small files, the record twice.
+A rotation briefly needs about 64 KiB and eight inodes: a key, its directory, four small files, the record twice.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from iot_agent.doctor.findings import Finding, error, fine, warning
 
 ROTATION_BYTES, COMFORT_BYTES = 256 * 1024, 8 * 1024 * 1024
 ROTATION_INODES, COMFORT_INODES = 16, 256
-FORGETFUL = frozenset({"tmpfs", "ramfs", "devtmpfs"})
-REMEDY = "Free space there, or give the state directory a file system of its own; nothing new is begun without room."
+VOLATILE = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+REMEDY = "Free space there, or give the state directory a file system of its own. Without room no step begins."
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,21 @@ class Disk:
 
 
 def judge(seen: Disk) -> Iterator[Finding]:
-    """Judge room, then whether writing works, then whether what is written stays."""
+    """Judge the free room, then a durable write, then whether a reboot keeps the files."""
     yield _room("disk.space", f"{_size(seen.free)} free", seen.free, ROTATION_BYTES, COMFORT_BYTES)
     if seen.inodes is not None:
         yield _room("disk.inodes", f"{seen.inodes} inodes free", seen.inodes, ROTATION_INODES, COMFORT_INODES)
     if seen.read_only:
-        yield error("disk.write", f"{seen.path} is mounted read-only", "Mount it read-write; look at dmesg for why.")
+        yield error("disk.write", f"{seen.path} is mounted read-only", "Mount it read-write; dmesg may say why.")
     elif seen.problem is not None:
         yield error("disk.write", f"a durable write to {seen.path} failed: {seen.problem}", REMEDY)
     else:
         yield fine("disk.write", f"a durable write to {seen.path} works")
-    if seen.kind in FORGETFUL:
+    if seen.kind in VOLATILE:
         yield warning(
             "disk.kind",
-            f"{seen.path} is on {seen.kind}: it forgets this device's keys and certificates at the next boot",
-            "Put paths.state on a disk; without it the device starts over with its bootstrap certificate each time.",
+            f"{seen.path} is on {seen.kind}: the next reboot deletes this device's keys and certificates",
+            "Put paths.state on a disk; else the device starts over with its bootstrap certificate after each reboot.",
         )
     else:
         yield fine("disk.kind", f"{seen.path} is on {seen.kind or 'a file system of unknown kind'}")
@@ -58,5 +58,5 @@ def _room(check: str, what: str, there: int, needed: int, comfortable: int) -> F
     if there < needed:
         return error(check, f"{what}: not enough for a rotation", REMEDY)
     if there < comfortable:
-        return warning(check, f"{what}: enough for now, not for long", REMEDY)
+        return warning(check, f"{what}: enough for now, but little", REMEDY)
     return fine(check, what)

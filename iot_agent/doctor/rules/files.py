@@ -1,4 +1,4 @@
-"""Modes and owners: who may read a key, who may change what the agent believes. Pure."""
+"""Modes and owners: who can read a key, who can change what the agent relies on. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,37 +9,37 @@ from iot_agent.doctor.findings import Finding, error, fine, warning
 OTHERS, GROUP = 0o007, 0o070
 
 
-class Kind(Enum):
-    """What a file is."""
+class FileKind(Enum):
+    """What a file is for; it decides which modes and owners are right."""
 
-    STATE = "a directory or file of the agent's own, not meant for anybody else"
+    STATE = "a file or directory that only the agent uses"
     KEY = "a private key in the state directory"
-    WAY = "a directory on the way to the identity in force, where identity.group is set: to pass through"
-    SHARED = "the directory of the identity in force, where identity.group is set"
+    PASSAGE = "a directory above the active identity, if identity.group is set: the group can pass through"
+    SHARED = "the directory of the active identity, if identity.group is set"
     SHARED_KEY = "the private key in it"
-    DELIVERED_KEY = "the bootstrap key: root's or the agent's, readable by the agent's group at most"
-    INPUT = "what the agent believes: its configuration, and the CAs that it trusts"
+    DELIVERED_KEY = "the bootstrap key: of root or the agent, readable by the agent's group at most"
+    INPUT = "what the agent relies on: its configuration, and the CAs that it trusts"
 
 
-FORBIDDEN = {  # mode bits that may never be set
-    Kind.STATE: 0o077,
-    Kind.KEY: 0o177,
-    Kind.WAY: 0o067,
-    Kind.SHARED: 0o027,
-    Kind.SHARED_KEY: 0o137,
-    Kind.DELIVERED_KEY: 0o137,
-    Kind.INPUT: 0o022,
+FORBIDDEN = {  # mode bits that must not be set
+    FileKind.STATE: 0o077,
+    FileKind.KEY: 0o177,
+    FileKind.PASSAGE: 0o067,
+    FileKind.SHARED: 0o027,
+    FileKind.SHARED_KEY: 0o137,
+    FileKind.DELIVERED_KEY: 0o137,
+    FileKind.INPUT: 0o022,
 }
-NEEDED = {Kind.WAY: 0o010, Kind.SHARED: 0o050, Kind.SHARED_KEY: 0o040}  # what identity.group needs
-OURS = frozenset(Kind) - {Kind.DELIVERED_KEY, Kind.INPUT}  # must belong to the agent's user; the others may be root's
+NEEDED = {FileKind.PASSAGE: 0o010, FileKind.SHARED: 0o050, FileKind.SHARED_KEY: 0o040}  # what identity.group needs
+ALSO_OF_ROOT = (FileKind.DELIVERED_KEY, FileKind.INPUT)  # may belong to root; the others only to the agent's user
 
 
 @dataclass(frozen=True)
 class File:
-    """What lstat(2) says; `problem` instead, where it says nothing."""
+    """What lstat(2) says; if it fails, `problem` says why."""
 
     path: str
-    kind: Kind
+    kind: FileKind
     mode: int = 0
     uid: int = 0
     gid: int = 0
@@ -56,7 +56,7 @@ class Agent:
 
 
 def judge(seen: list[File], agent: Agent) -> Iterator[Finding]:
-    """Name every file that is not as it should be; one finding if all are."""
+    """Judge each file; if all are right, that is one finding."""
     wrong = [finding for file in seen for finding in _judge_one(file, agent)]
     yield from wrong or [fine("files", f"modes and owners of {len(seen)} files and directories are right")]
 
@@ -66,37 +66,37 @@ def _judge_one(file: File, agent: Agent) -> Iterator[Finding]:
         yield error(
             "files.access",
             f"{file.path}: {file.problem}",
-            "Put it back or allow the agent's user to reach it; without root, run: sudo agentctl doctor",
+            "Put it back, or let the agent's user read it. If you are not root, run: sudo agentctl doctor",
         )
         return
-    owners = {agent.uid} if file.kind in OURS else {agent.uid, 0}
+    owners = {agent.uid, 0} if file.kind in ALSO_OF_ROOT else {agent.uid}
     if file.uid not in owners:
         yield error(
             "files.owner",
             f"{file.path} belongs to uid {file.uid}, the agent is uid {agent.uid}",
-            f"chown {agent.uid} {file.path}",
+            f"Run: chown {agent.uid} {file.path}",
         )
     excess = file.mode & _forbidden(file, agent)
     if excess:
         yield error(
             "files.mode",
-            f"{file.path} has mode {file.mode:04o}: too open, to {_whom(excess)}",
-            f"chmod {file.mode & ~excess:04o} {file.path}"
-            + ("; the key may have been read: rotate it (agentctl rotate)" if "KEY" in file.kind.name else ""),
+            f"{file.path} has mode {file.mode:04o}, which gives too many rights to {_whom(excess)}",
+            f"Run: chmod {file.mode & ~excess:04o} {file.path}"
+            + (". The key may have been read: replace it with agentctl rotate" if "KEY" in file.kind.name else ""),
         )
 
 
 def judge_group(name: str, seen: list[File], agent: Agent) -> Finding:
-    """Judge whether `identity.group` can read the identity in force, which is for it."""
+    """Judge whether `identity.group` can read the active identity."""
     if agent.shared is None:
-        return warning("files.group", f"identity.group: there is no group {name}", f"groupadd --system {name}")
+        return warning("files.group", f"identity.group: there is no group {name}", f"Run: groupadd --system {name}")
     wanting = [
         file.path
         for file in seen
         if file.kind in NEEDED and (file.gid != agent.shared or file.mode & NEEDED[file.kind] != NEEDED[file.kind])
     ]
     if not wanting:
-        return fine("files.group", f"group {name} may read the identity in force")
+        return fine("files.group", f"group {name} can read the active identity")
     return warning(
         "files.group",
         f"group {name} cannot use {', '.join(wanting)}",
@@ -105,9 +105,9 @@ def judge_group(name: str, seen: list[File], agent: Agent) -> Finding:
 
 
 def _forbidden(file: File, agent: Agent) -> int:
-    """Give the bits that may not be set: a group's only for a group that is meant."""
-    meant = agent.shared if file.kind in NEEDED else agent.gid
-    return FORBIDDEN[file.kind] | (0 if file.gid == meant or file.kind is Kind.INPUT else GROUP)
+    """Give the bits that must not be set; those of a group also, unless it is the group that may have them."""
+    allowed = agent.shared if file.kind in NEEDED else agent.gid
+    return FORBIDDEN[file.kind] | (0 if file.gid == allowed or file.kind is FileKind.INPUT else GROUP)
 
 
 def _whom(excess: int) -> str:

@@ -1,4 +1,4 @@
-"""Each identity complete and matching, and `current` pointing at the one in force. Pure."""
+"""Each identity: complete, matching and valid; and `current` points at the active one. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from iot_agent.core.errors import REMEDIES, Code
 from iot_agent.core.record import Record
 from iot_agent.doctor.findings import Finding, error, fine, warning
 
-ODD = "It works today. Have the CA that issues give numbers as they must be, before a library refuses to read this."
-RESTART = "Restart the agent (systemctl restart iot-agent): it repairs the link at start; nothing is lost meanwhile."
+ODD = "It works today. Correct this in the CA that issues, before a library refuses such certificates."
+RESTART = "Restart the agent (systemctl restart iot-agent): it repairs the link when it starts. Nothing is lost."
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One identity: its role (bootstrap, active, pending, unconfirmed) and, where its certificate could be read, that.
+class IdentityFacts:
+    """One identity: its role (bootstrap, active, pending, unconfirmed), and what its certificate says.
 
-    `flaws` are sentences about "it", the certificate; `odd` is one about what works in spite of the rules. Times are
-    seconds since the epoch.
+    `problem`: why the certificate cannot be read. `flaws`: sentences about the certificate ("it is ..."); `odd`: one
+    about what breaks a rule of X.509 but works. Times are seconds since the epoch.
     """
 
     name: str
@@ -29,13 +29,13 @@ class Seen:
     odd: str | None = None
 
 
-def judge(seen: list[Seen], record: Record, now: float) -> Iterator[Finding]:
-    """Judge each identity that counts."""
+def judge(seen: list[IdentityFacts], record: Record, now: float) -> Iterator[Finding]:
+    """Judge each identity."""
     for identity in seen:
         yield from _judge_one(identity, record, now)
 
 
-def _judge_one(identity: Seen, record: Record, now: float) -> Iterator[Finding]:
+def _judge_one(identity: IdentityFacts, record: Record, now: float) -> Iterator[Finding]:
     check = f"identity.{identity.role}"
     again = _remedy(identity, record)
     if identity.problem is not None:
@@ -50,23 +50,23 @@ def _judge_one(identity: Seen, record: Record, now: float) -> Iterator[Finding]:
         wrong.append(error(check, f"the certificate of {identity.name} has expired by this clock", again))
     if needed and now < identity.not_before:
         early = f"the certificate of {identity.name} is not valid yet by this clock"
-        wrong.append(error(check, early, "Set the clock; if it is right, the issuer's is not."))
+        wrong.append(error(check, early, "Set the clock. If it is right, the clock of the issuer is wrong."))
     if identity.odd is not None:
         wrong.append(warning(check, f"the certificate of {identity.name}: {identity.odd}", ODD))
     yield from wrong or [fine(check, f"{identity.name}: key and certificate belong together")]
 
 
-def _remedy(identity: Seen, record: Record) -> str:
+def _remedy(identity: IdentityFacts, record: Record) -> str:
     if identity.role == "bootstrap":
         return REMEDIES[Code.BAD_CREDENTIALS] + (
             "" if record.active is None else " The device does not need it while its own certificate is accepted."
         )
     if identity.role == "active":
         return (
-            "Keep what is there. If the cloud refuses it, the agent asks again over the bootstrap identity; an "
-            "operator must readmit the device for that."
+            "Delete nothing. If the cloud refuses this identity, the agent enrols again with the bootstrap identity; "
+            "for that, an operator must readmit the device."
         )
-    return "The agent gives it up by itself when it cannot be proven; agentctl status shows how far it is."
+    return "Nothing: if this identity cannot be proven, the agent gives it up by itself. agentctl status shows more."
 
 
 def judge_current(target: str | None, resolves: bool, record: Record) -> Finding:  # noqa: FBT001 - a fact, not a switch
@@ -74,32 +74,31 @@ def judge_current(target: str | None, resolves: bool, record: Record) -> Finding
     expected = None if record.active is None else record.active.label
     if target != expected:
         named, meant = target or "nothing", expected or "nothing yet"
-        return error("identity.current", f"current points at {named}; in force is {meant}", RESTART)
+        return error("identity.current", f"current points at {named}; the active identity is {meant}", RESTART)
     if target is not None and not resolves:
-        return error("identity.current", f"current points at {target}, which is not there", RESTART)
-    return fine("identity.current", "nothing is in force yet" if target is None else f"current points at {target}")
+        return error("identity.current", f"current points at {target}, which does not exist", RESTART)
+    return fine("identity.current", "no identity is active yet" if target is None else f"current points at {target}")
 
 
 def judge_record(serial: str, configured: str, damage: str | None, kept_bad: list[str]) -> Iterator[Finding]:
-    """Judge the record itself: readable, of this device; `kept_bad` are damaged ones that were put aside."""
+    """Judge the record itself: readable, of this device; `kept_bad` are damaged records that the daemon has kept."""
     if damage is not None:
         yield error(
             "record",
             damage,
-            "Restart the agent: it falls back to the record before, or rebuilds one from the identities on disk.",
+            "Restart the agent: it uses the previous record, or makes a new one from the identities on disk.",
         )
     elif serial != configured:
         yield error(
             "record",
-            f"the state belongs to serial {serial}, the configuration says {configured}",
-            "If the device was re-provisioned on purpose, move the state directory away; a copied image must not "
-            "keep it.",
+            f"the state belongs to serial {serial}; the configuration says {configured}",
+            "If this device is to have a new serial, move the state directory away. Never copy it from another device.",
         )
     else:
-        yield fine("record", f"of serial {serial}, whole")
+        yield fine("record", f"complete, of serial {serial}")
     if kept_bad:
         yield warning(
             "record.bad",
-            f"a damaged record was put aside: {', '.join(kept_bad)}",
-            "The agent has recovered from it. Look at the disk's health, then remove the file.",
+            f"a damaged record was found and kept: {', '.join(kept_bad)}",
+            "The agent has recovered. Check whether the disk is failing, then remove the file.",
         )

@@ -1,8 +1,7 @@
-"""Keys and where they live: the store is there, is not about to lock, and holds the keys that count. Pure.
+"""The key store: present, its PIN not about to be locked, and the needed keys in it. Pure.
 
-A wrong PIN counts in a token, and a TPM or a smart card locks after a few. So the doctor looks before it logs in, and
-does not log in where an attempt has failed already: not when the token says that attempts were lost, and not when the
-agent's own last failure was of the key store.
+A token counts wrong PINs, and a TPM or a smart card locks after a few. So the doctor does not log in if an attempt may
+have failed: when the token reports failed attempts, or when the agent's own last failure was of the key store.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,11 +16,11 @@ SUSPECT = frozenset({Code.KEY_STORE, Code.PIN_REFUSED, Code.PIN_LOCKED})  # fail
 
 
 class Pin(Enum):
-    """What is known of a PIN's attempts without spending one: PKCS #11 tells it in flags (v3.0, 4.4, CK_TOKEN_INFO)."""
+    """What is known about a PIN without a login, from the token's flags (PKCS #11 v3.0, section 4.4, CK_TOKEN_INFO)."""
 
     NOT_NEEDED = "none is needed"
-    GOOD = "no attempt has been lost"
-    LOW = "attempts have been lost"
+    GOOD = "no attempt has failed"
+    LOW = "attempts have failed"
     FINAL_TRY = "one attempt is left"
     LOCKED = "it is locked"
     UNKNOWN = "the token does not say"
@@ -29,7 +28,7 @@ class Pin(Enum):
 
 @dataclass(frozen=True)
 class Store:
-    """A key store seen from outside: `problem` is why it cannot be used (a token that is not there), None if it can."""
+    """A key store without a login: `problem` is why it cannot be used (the token is missing), None if it can."""
 
     description: str
     pin: Pin = Pin.NOT_NEEDED
@@ -38,9 +37,9 @@ class Store:
 
 @dataclass(frozen=True)
 class Keys:
-    """The store, with what was found under each label that counts: its public key (DER), or why not.
+    """The store, and for each label that is needed its public key (DER), or why there is none.
 
-    `withheld` says why nobody logged in, None if somebody did.
+    `withheld` says why no login was tried for the other labels, None if all were looked at.
     """
 
     store: Store
@@ -49,7 +48,7 @@ class Keys:
 
 
 def withhold(store: Store, record: Record) -> str | None:
-    """Say why a PIN must not be spent now; None if it may."""
+    """Say why a login must not be tried now; None if it may."""
     if store.pin is Pin.NOT_NEEDED:
         return None
     if store.pin in (Pin.LOW, Pin.FINAL_TRY, Pin.LOCKED):
@@ -66,18 +65,18 @@ def judge(seen: Keys) -> Iterator[Finding]:
     if store.problem is not None:
         yield error("keys.store", f"{store.description}: {store.problem}", REMEDIES[Code.KEY_STORE])
         return
-    yield fine("keys.store", f"{store.description} is there")
+    yield fine("keys.store", f"{store.description} is present")
     if store.pin is Pin.LOCKED:
         yield error(
-            "keys.pin", "the PIN is locked", "Unlock it with the security officer's PIN, then put the right one in."
+            "keys.pin", "the PIN is locked", "Unlock it with the security officer's PIN, then correct the agent's PIN."
         )
     elif store.pin in (Pin.LOW, Pin.FINAL_TRY):
-        remedy = "Correct the PIN before anything tries again; one right login sets the count back."
+        remedy = "Correct the PIN before another attempt is made; one successful login resets the count."
         yield error("keys.pin", f"the PIN: {store.pin.value}", remedy)
     elif store.pin is not Pin.NOT_NEEDED:
         yield fine("keys.pin", f"the PIN: {store.pin.value}")
     if seen.withheld is not None:
-        yield skipped("keys", f"not looked at, so that no PIN attempt is spent: {seen.withheld}")
+        yield skipped("keys", f"not looked at, because a login with a wrong PIN would count: {seen.withheld}")
         if store.pin in (Pin.GOOD, Pin.UNKNOWN):
             yield warning("keys.pin", "the PIN may be wrong: no login was tried", REMEDIES[Code.KEY_STORE])
     for label, key in seen.found.items():

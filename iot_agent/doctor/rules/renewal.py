@@ -1,4 +1,4 @@
-"""Whether the next renewal will come in time, judged by how long the past ones took. Pure."""
+"""Whether the next renewal will be done in time, from how long the past ones took. Pure."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,15 +9,14 @@ from iot_agent.core.schedule import Policy, latest_renewal
 from iot_agent.doctor.findings import Finding, error, fine, skipped, warning
 
 LATE_CHECK_INS = 3  # intervals without an answer
-CAREFUL = 2  # times the longest rotation so far must fit between the renewal instant and the end
+SAFETY = 2  # so many of the longest rotation so far must fit between the renewal instant and the expiry
 REMEDY = (
-    "Look at agentctl status for why; agentctl rotate tries at once. Once it has expired, an operator must readmit the "
-    "device."
+    "agentctl status says why; agentctl rotate tries at once. After the expiry, an operator must readmit the device."
 )
 
 
 def judge(record: Record, now: float, policy: Policy) -> Iterator[Finding]:
-    """Judge headroom, then contact."""
+    """Judge the time that is left, then when the cloud last answered."""
     if record.active is None:
         yield skipped("renewal", "nothing to renew: the device has no certificate of its own yet")
         return
@@ -36,32 +35,36 @@ def _headroom(record: Record, active: Identity, now: float) -> Finding:
     if now >= end:
         return error("renewal.headroom", f"the certificate expired {_span(now - end)} ago by this clock", REMEDY)
     if now > latest_renewal(active.certificate.not_before, end):
-        return error("renewal.headroom", f"{left}, and the renewal should have been done long ago", REMEDY)
+        return error("renewal.headroom", f"{left}; the renewal should have been done long ago", REMEDY)
     longest = longest_rotation(record.history)
-    if now > due + max(longest, policy_patience(due, end)):
+    if now > due + max(longest, _patience(due, end)):
         return warning("renewal.headroom", f"{left}; the renewal has been due for {_span(now - due)}", REMEDY)
-    if longest * CAREFUL > end - due:
-        took = f"the longest rotation so far took {_span(longest)}, and {_span(end - due)} are left for the next one"
-        return warning("renewal.headroom", took, "Renew earlier (renewal.at), or have the stack issue for longer.")
+    if longest * SAFETY > end - due:
+        took = f"the longest rotation so far took {_span(longest)}; the next one has {_span(end - due)}"
+        return warning(
+            "renewal.headroom",
+            took,
+            "Renew earlier (renewal.at), or give certificates a longer lifetime.",
+        )
     return fine("renewal.headroom", f"{left}; renewal {_when(due, now)}, {_span(end - due)} before the end")
 
 
-def policy_patience(due: int, end: int) -> float:
-    """How long after its instant a renewal may be under way before that is worth a warning: a tenth of what is left."""
+def _patience(due: int, end: int) -> float:
+    """How long after its instant a renewal may take without a warning: a tenth of the time until the expiry."""
     return (end - due) / 10
 
 
 def longest_rotation(history: tuple[Event, ...]) -> int:
-    """Seconds from the first sign of a rotation to its end, the longest in the history; 0 if none is told in full.
+    """Seconds that the longest rotation in the history took; 0 if there is none.
 
-    A rotation's first sign is what came after the last promotion and is not clean-up: a request, an issued certificate,
-    a dropped key, a roll-back.
+    A rotation begins with the first event after the last promotion that is not clean-up: a request, an issued
+    certificate, a dropped key, a roll-back.
     """
     ends = [index for index, event in enumerate(history) if event.event == "promoted"]
     longest = 0
     for before, end in pairwise([-1, *ends]):
-        told = [event.at for event in history[before + 1 : end + 1] if event.event != "retired"]
-        longest = max(longest, told[-1] - told[0])
+        times = [event.at for event in history[before + 1 : end + 1] if event.event != "retired"]
+        longest = max(longest, times[-1] - times[0])
     return longest
 
 
