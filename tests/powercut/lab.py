@@ -68,7 +68,7 @@ def carry_out(order: Order, kind: Callable[[Life], None], system: FileSystem) ->
         cuts = chosen(plan(entries, life.moments, chance), entries, order.most, chance)
         for cut, left, image in images(disk.base, entries, cuts, chance, system.atom):
             result.digests.append(image.digest)
-            problem = examine(life.device, life.ledger, cut.moment, system, image)
+            problem = examine(life.device, life.ledger, cut, system, image)
             if problem is not None:
                 authorities = life.device.cloud.vendor, life.device.cloud.manufacturer
                 case = Case(kind.__name__, system, order.plant, cut, left, image, life.ledger, authorities)
@@ -83,7 +83,7 @@ def in_words(case: Case, problem: Problem) -> str:
     moment = case.cut.moment
     return "\n".join((
         f"{case.system.name}, life `{case.life}`: {problem.why}",
-        f"  the power went {left_in_words(case.left, case.cut.way)}",
+        f"  the power went {left_in_words(case.left, case.cut)}",
         f"  the device was about to: {moment.effect}",
         f"  the cloud had been told: {known_in_words(moment)}",
         f"  the record saved last: {saved_in_words(case.ledger, moment)}",
@@ -136,9 +136,9 @@ def cut_lives(pool: Executor, systems: Sequence[FileSystem], most: int, seed: in
 
 
 def look_for(plant: str, systems: Sequence[FileSystem], seed: int) -> tuple[int, Result]:
-    """Look for a planted bug in one kind of life after another; gives the images that it took, and the last life."""
+    """Look for a planted bug in one kind of life after another, first on one file system; gives the images that it took, and the last life."""
     images = 0
-    for number, (kind, system) in enumerate(kinds_of_lives(systems)):
+    for number, (system, kind) in enumerate(product(systems, KINDS)):
         result = carry_out(Order(number, seed, FOR_A_PLANT, plant), kind, system)
         images += len(result.digests)
         if result.violations:

@@ -20,6 +20,7 @@ from iot_agent.core.record import Record
 from tests.powercut import kernel
 from tests.powercut.disk import LoggedDisk
 from tests.powercut.moments import Ledger, Moment, told
+from tests.powercut.renames import Renames
 from tests.simulator.device import SERIAL, NoProgress, SimulatedDevice
 from tests.simulator.fuse import DISK_CALLS, Crash, Fuse
 
@@ -98,6 +99,7 @@ class Life:
     disk: LoggedDisk
     device: SimulatedDevice
     chance: Random
+    renames: Renames
     ledger: Ledger = field(default_factory=Ledger)
     moments: list[Moment] = field(default_factory=list)
     noise: float = NOISE
@@ -115,7 +117,8 @@ class Life:
     def note(self, effect: str) -> None:
         """Write down what is true now."""
         position, ledger = self.disk.position(), self.ledger
-        self.moments.append(Moment(position, effect, told(self.device), len(ledger.begun), ledger.saved))
+        undo = self.renames.undo()
+        self.moments.append(Moment(position, effect, told(self.device), len(ledger.begun), ledger.saved, undo))
 
     def live(self, rotations: int, turns: int = 300) -> None:
         """Live on until so many rotations are done, restarting whatever ends the process."""
@@ -144,7 +147,7 @@ def begun(disk: LoggedDisk, chance: Random, noise: float = NOISE) -> Iterator[Li
     (state / "state.json").unlink()
     device.vendor_key.chmod(0o600)
     kernel.sync(disk.root)
-    life = Life(disk, device, chance, Ledger([Record(SERIAL)], saved=0), noise=noise)
+    life = Life(disk, device, chance, Renames(disk.root), Ledger([Record(SERIAL)], saved=0), noise=noise)
     life.fuse(Interrupted())
     with life.ledger.kept():
         yield life
@@ -173,18 +176,21 @@ def undisturbed(life: Life) -> None:
 
 def killed(life: Life) -> None:
     life.fuse(Interrupted(lambda _count, _name: life.chance.random() < KILLED))
-    undisturbed(life)
+    with life.renames.watched():
+        undisturbed(life)
 
 
 def killed_before_a_sync(life: Life) -> None:
-    """Kill the process between a rename and the sync of its directory; the power stays on until later."""
+    """Kill the process between a rename and the sync of its directory; the power stays on until later, and all is quiet."""
+    life.noise = 0.0
 
     def between(_count: int, name: str) -> bool:
         renamed = life.device.fuse.names[-2:-1] == ["replace"]
         return renamed and name == "fsync" and life.chance.random() < KILLED_BEFORE_A_SYNC
 
     life.fuse(Interrupted(between))
-    life.live(3)
+    with life.renames.watched():
+        life.live(3)
 
 
 def failing_calls(life: Life) -> None:
