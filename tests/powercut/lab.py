@@ -136,7 +136,10 @@ def cut_lives(pool: Executor, systems: Sequence[FileSystem], most: int, seed: in
 
 
 def look_for(plant: str, systems: Sequence[FileSystem], seed: int) -> tuple[int, Result]:
-    """Look for a planted bug in one kind of life after another, first on one file system; gives the images that it took, and the last life."""
+    """Look for a planted bug: every kind of life on one file system, then on the next.
+
+    Gives the number of images that it took, and the last life.
+    """
     images = 0
     for number, (system, kind) in enumerate(product(systems, KINDS)):
         result = carry_out(Order(number, seed, FOR_A_PLANT, plant), kind, system)

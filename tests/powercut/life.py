@@ -181,8 +181,8 @@ def killed(life: Life) -> None:
 
 
 def killed_before_a_sync(life: Life) -> None:
-    """Kill the process between a rename and the sync of its directory; the power stays on until later, and all is quiet."""
-    life.noise = 0.0
+    """Kill the process between a rename and the sync of its directory; the power stays on until later."""
+    life.noise = 0.0  # what another program syncs would take the rename along
 
     def between(_count: int, name: str) -> bool:
         renamed = life.device.fuse.names[-2:-1] == ["replace"]

@@ -40,7 +40,7 @@ class Renames:
 
         def fsync(descriptor: int) -> None:
             real_fsync(descriptor)
-            synced = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            synced = Path(f"/proc/self/fd/{descriptor}").readlink()
             self._before = {path: content for path, content in self._before.items() if path.parent != synced}
 
         calls: dict[str, Any] = {"replace": replace, "fsync": fsync}
