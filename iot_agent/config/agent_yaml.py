@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from iot_agent.core.errors import printable
-from iot_agent.core.schedule import Policy
+from iot_agent.core.schedule import NEVER, Policy
 from iot_agent.core.settings import Settings, Token
 from iot_agent.keys import pkcs11_uri
 
@@ -113,6 +113,10 @@ def _attempts(value: str) -> int:
     return int(value)
 
 
+def _check_in_interval(value: str) -> float:
+    return NEVER if value == "off" else _duration(1, 365 * DAY)(value)
+
+
 def _metrics_file(value: str) -> Path | None:
     """Take `off`, or a file that node_exporter's textfile collector reads: it ignores all other names."""
     if value == "off":
@@ -199,7 +203,7 @@ SETTINGS = {
     "retry.first": Setting("policy.retry_base", _duration(0.1, HOUR), Policy.retry_base),
     "retry.longest": Setting("policy.retry_cap", _duration(1, 7 * DAY), Policy.retry_cap),
     "retry.prove_attempts": Setting("policy.prove_attempts", _attempts, Policy.prove_attempts),
-    "check_in.every": Setting("policy.check_in_interval", _duration(1, 365 * DAY), Policy.check_in_interval),
+    "check_in.every": Setting("policy.check_in_interval", _check_in_interval, Policy.check_in_interval),
     "limits.step": Setting("step_limit", _duration(LEAST_STEP, LONGEST_LIMIT), 180.0),
     "limits.key_generation": Setting("key_limit", _duration(LEAST_KEY_GENERATION, LONGEST_LIMIT), 300.0),
     "identity.group": Setting("identity_group", _group, None),

@@ -210,6 +210,7 @@ def tiny_disk(agent: LonelyAgent) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(state)], check=True)
 
 
+@pytest.mark.needs_root
 def test_a_full_disk_stops_new_steps_but_not_the_daemon(agent: LonelyAgent, tiny_disk: Path) -> None:
     agent.start()
     with pytest.raises(OSError, match="No space left"):
@@ -223,6 +224,7 @@ def test_a_full_disk_stops_new_steps_but_not_the_daemon(agent: LonelyAgent, tiny
     wait_for(lambda: agent.status()["trouble"] is None)
 
 
+@pytest.mark.needs_root
 def test_it_starts_also_when_the_disk_is_full_and_when_it_is_read_only(agent: LonelyAgent, tiny_disk: Path) -> None:
     agent.start()
     agent.stop()

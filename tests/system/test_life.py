@@ -22,6 +22,8 @@ from tests.end_to_end.test_life import Client
 from tests.harness import Agent, wait_for
 from tests.system.machine import Machine, machine
 
+pytestmark = pytest.mark.needs_root
+
 ROOT = Path(__file__).parents[2]
 LONG = 60.0
 STATE = "/var/lib/iot-agent"
