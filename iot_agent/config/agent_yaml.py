@@ -80,7 +80,7 @@ def _port(value: str) -> int:
 
 def _duration(least: float, most: float) -> Callable[[str], float]:
     def parse(value: str) -> float:
-        match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", value)
+        match = re.fullmatch(rf"([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?)([{''.join(UNITS)}])", value)
         if not match or float(match[1]) == 0:
             raise ValueError(f"{value!r} is not a number with a unit of time, like 30s, 5m, 12h or 90d")
         seconds = float(match[1]) * UNITS[match[2]]

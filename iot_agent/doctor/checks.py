@@ -102,7 +102,8 @@ def stored_record(context: Context) -> Iterator[Finding]:
 def keys(context: Context) -> Iterator[Finding]:
     """Check the key store, its PIN and each key that is needed."""
     labels = list(identities.roles(context.record))
-    found = keystore.inspect(keystore.inspector(context.settings), labels, context.record)
+    store = keystore.inspector(context.settings)
+    found = keystore.inspect(store, labels, context.record, lock_held=context.lock_held)
     context.public_keys = {label: key for label, key in found.found.items() if isinstance(key, bytes)}
     yield from key_rules.judge(found)
 
