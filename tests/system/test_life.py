@@ -427,9 +427,10 @@ def another_package(package: Path, work: Path, version: str, code: Path | None =
         shutil.rmtree(site / "iot_agent")
         with zipfile.ZipFile(code) as released:
             released.extractall(site)
-    command = ["dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "--build", work / version, work / f"{version}.deb"]
-    subprocess.run(command, check=True, capture_output=True)
-    return work / f"{version}.deb"
+    made = work / f"{version}.deb"
+    options = ["-Zgzip", "-z1", "--root-owner-group"]
+    subprocess.run(["dpkg-deb", *options, "--build", work / version, made], check=True, capture_output=True)
+    return made
 
 
 def install(device: Device, package: Path) -> None:
