@@ -23,9 +23,9 @@ def in_three_lines(last: Summary) -> str:
     return (
         f"**Evidence.** {explorer['states']:,} states of device and cloud together with up to "
         f"{explorer['faults']} faults, {powercut['images']:,} disks that lost power in the middle of their writes and "
-        f"were recovered, {mutation['killed']:,} of {mutation['total']:,} changed rules caught by a test, {last.catalogue['covered']} "
-        "faults tested, each with a bug planted to see a test fail. `make prove` runs all of it again in less than an "
-        "hour: [docs/evidence.md](docs/evidence.md)."
+        f"were recovered, {mutation['killed']:,} of {mutation['total']:,} changed rules caught by a test, "
+        f"{last.catalogue['covered']} faults tested, each with a bug planted to see a test fail. "
+        "`make prove` runs all of it again in less than an hour: [docs/evidence.md](docs/evidence.md)."
     )
 
 
