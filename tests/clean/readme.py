@@ -109,7 +109,7 @@ def test_the_device(machine: BareMachine) -> None:
         if "cp -rT" in line:
             told = machine.type(check)
             assert told.returncode == 78, "root can read the bundle, the agent's user cannot yet"
-            assert "the agent's user may not read it; run: sudo systemd-tmpfiles" in told.stdout
+            assert "the agent's user cannot read it; run: sudo systemd-tmpfiles" in told.stdout
     assert "good" in works(machine, check)
     machine.run("timeout", "90", "bash", "-c", ACKED, timeout=100)
     for line in block("sudo agentctl status --watch"):
