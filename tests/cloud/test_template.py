@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloud.rotation import agenda, devices
+from cloud.rotation import agenda, devices, registry
 from cloud.rotation.lifecycle import SETTLE_MS
 from tests.cloud.template import RESOURCES, STACK, TEMPLATE, of_type
 
@@ -93,6 +93,13 @@ def test_device_policies_name_only_the_devices_own_topics_and_clients() -> None:
                 text = resource["Sub"]
                 assert "${!iot:Certificate.Subject.CommonName}" in text
                 assert "*" not in text
+
+
+def test_the_things_that_the_stack_makes_bear_its_name() -> None:
+    body = json.loads(of_type("AWS::IoT::ProvisioningTemplate")["JitpTemplate"]["TemplateBody"]["Sub"])
+    thing = body["Resources"]["thing"]
+    assert thing["Properties"]["AttributePayload"] == {registry.ORIGIN: "${AWS::StackName}"}
+    assert thing["OverrideSettings"]["AttributePayload"] == "DO_NOTHING", "a thing that exists would become the stack's"
 
 
 # ---- what an operator is told ---------------------------------------------------------------------------------------
