@@ -174,6 +174,7 @@ def _parameters(options: argparse.Namespace, target: dict[str, str]) -> dict[str
         "TopicPrefix": options.topic_prefix,
         "ApplicationPolicyName": options.application_policy,
         "AlarmEmail": options.alarm_email,
+        "SampleDevices": options.sample_devices,
     }
     return {name: str(value) for name, value in given.items() if value is not None}
 

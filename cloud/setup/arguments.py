@@ -86,6 +86,13 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         help="your AWS IoT policy for the application on the device; attached to every device certificate",
     )
 
+    deploy.add_argument(
+        "--sample-devices",
+        choices=("yes", "no"),
+        help="whether devices of the aws-samples on-boarding sample connect here: their client id with the vendor "
+        "certificate is SERIAL, that of this agent is SERIAL-agent (default on first deploy: no)",
+    )
+
     device = commands.add_parser(
         "device", help="prepare one device, or every device of a list", description=DEVICE, formatter_class=plain
     )

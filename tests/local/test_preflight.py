@@ -87,7 +87,7 @@ def connect_once(stage: Stage, stack: str, bundle: Path) -> None:
 
     identity = bundle / "bootstrap/certificate.pem", bundle / "bootstrap/key.pem"
     for _ in range(50):
-        if stage.connect(*identity, "SN-R") == 0:
+        if stage.connect(*identity, "SN-R-agent") == 0:
             assert eventually(recorded), "the Lambda has not heard of it"
             return
     raise AssertionError("the device was not let in")
