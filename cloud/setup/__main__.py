@@ -126,18 +126,20 @@ def destroy(options: argparse.Namespace) -> None:
     """Ask, remove everything, and report what could not be removed."""
     here = aws_session.connect(options.region, options.local)
     _preflight(here, options)
-    what = f"stack {options.stack} with its table of devices, their certificates and its CAs"
-    question = f"Remove {what} from {here.place}?"
-    if not options.yes and not confirmed(question):
-        raise SetupError("nothing was removed")
     work = Teardown(here, stack.Stack(here, options.stack), say)
-    work.run()
-    if work.problems:
-        left = "\n".join(f"  {problem}" for problem in work.problems)
-        raise SetupError(
-            f"some things could not be removed:\n{left}", "solve each problem and run the same command again"
-        )
-    say(f"{options.stack} is removed from {here.place}")
+    if work.finds_something():
+        what = f"stack {options.stack} with its table of devices, their certificates and its CAs"
+        if not options.yes and not confirmed(f"Remove {what} from {here.place}?"):
+            raise SetupError("nothing was removed")
+        work.run()
+        if work.problems:
+            left = "\n".join(f"  {problem}" for problem in work.problems)
+            raise SetupError(
+                f"some things could not be removed:\n{left}", "solve each problem and run the same command again"
+            )
+        say(f"{options.stack} is removed from {here.place}")
+    else:
+        say(f"{options.stack} was not there: nothing of it is in {here.place}")
 
     keys = authorities.VendorKeys(_state(options))
     if not keys.key.exists():

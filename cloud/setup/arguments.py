@@ -44,10 +44,12 @@ With --from FILE, prepares every serial of a list: one a line, or a CSV with a c
 first, and nothing is done if a line of it is wrong. If interrupted, run the same command again to continue."""
 
 DESTROY = """\
-Removes, in this order: the devices' certificates and things, the stack with its table, the CAs, their parameters in SSM
-and the key in KMS, which KMS deletes 7 days later. After that no device can connect. A new deploy creates a new
-manufacturer CA, so every device then needs a new bundle. Whether to delete the vendor CA's key on this machine is asked
-separately."""
+First makes the CAs INACTIVE, so that no device registers any more. Then removes the devices' certificates and things,
+the stack, the CAs, the tables, the build artifacts, the key in KMS, which KMS deletes 7 days later, and the parameters
+in SSM. It can be interrupted anywhere: the same command removes the rest.
+
+After that no device can connect. A new deploy creates a new manufacturer CA, so every device then needs a new bundle.
+Whether to delete the vendor CA's key on this machine is asked separately."""
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
