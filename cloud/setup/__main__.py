@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,7 @@ from cloud.common import aws_session
 from cloud.common.errors import SetupError, reported
 from cloud.common.operator_input import confirmed, listed_serials
 from cloud.common.progress import shown
-from cloud.setup import arguments, authorities, ca_key, files, preflight, stack
+from cloud.setup import arguments, authorities, ca_key, preflight, stack, state_directory
 from cloud.setup.factory import Factory, Made, open_for
 from cloud.setup.ssm_parameters import Names, Parameters
 from cloud.setup.teardown import Teardown
@@ -47,7 +46,8 @@ def deploy(options: argparse.Namespace) -> None:
     remark = preflight.check_topic_is_free(here, deployed, options.topic_prefix)
     if remark:
         say(remark)
-    state = _state(options)
+    state = state_directory.path_for(here, options.stack, options.state, options.local)
+    state_directory.check(state, here, options.stack)
     if options.dry_run:
         say(f"nothing is missing; would deploy {options.stack} to {here.place}, with the vendor CA's key in {state}")
         return
@@ -59,12 +59,12 @@ def deploy(options: argparse.Namespace) -> None:
     kept = ca_key.choose(options.ca_key, ca_key.InSsm(parameters, names), in_kms)
     _, new = authorities.manufacturer_ca(parameters, options.stack, kept)
     say(f"manufacturer CA: {'created' if new else 'exists'}; its key is only in {kept.place}")
-    keys = authorities.VendorKeys(state)
+    keys = _vendor_keys(here, options, parameters)
     _, new = authorities.vendor_ca(parameters, options.stack, keys)
+    state_directory.claim(state, here, options.stack)
     where = f"in {keys.key}" if keys.key.exists() else "on another machine"
     say(f"vendor CA: {'created' if new else 'exists'}; its key is {where}")
 
-    files.private_directory(state)
     log = state / "deploy.log"
     log.write_bytes(b"")
     target = stack.lambda_target(here)
@@ -84,7 +84,8 @@ def device(options: argparse.Namespace) -> None:
     here = aws_session.connect(options.region, options.local)
     _preflight(here, options)
     redo = f"cloud/setup.sh deploy{_same(options)}"
-    factory = open_for(here, options.stack, authorities.VendorKeys(_state(options)), redo)
+    keys = _vendor_keys(here, options, Parameters(here.session.client("ssm", config=here.config)))
+    factory = open_for(here, options.stack, keys, redo)
     lifetime = timedelta(seconds=options.vendor_lifetime or arguments.VENDOR_LIFETIME_S)
     if listed is not None:
         kept = _many(factory, listed, options.out or Path("devices"), lifetime, force=options.force)
@@ -126,6 +127,9 @@ def destroy(options: argparse.Namespace) -> None:
     """Ask, remove everything, and report what could not be removed."""
     here = aws_session.connect(options.region, options.local)
     _preflight(here, options)
+    parameters = Parameters(here.session.client("ssm", config=here.config))
+    keys = _vendor_keys(here, options, parameters)
+    authorities.check_vendor_key(parameters, options.stack, keys)
     work = Teardown(here, stack.Stack(here, options.stack), say)
     if work.finds_something():
         what = f"stack {options.stack} with its table of devices, their certificates and its CAs"
@@ -141,7 +145,6 @@ def destroy(options: argparse.Namespace) -> None:
     else:
         say(f"{options.stack} was not there: nothing of it is in {here.place}")
 
-    keys = authorities.VendorKeys(_state(options))
     if not keys.key.exists():
         return
     question = f"Delete the vendor CA's key {keys.key} too? No vendor certificate can be signed with it any more."
@@ -181,16 +184,17 @@ def _parameters(options: argparse.Namespace, target: dict[str, str]) -> dict[str
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def _state(options: argparse.Namespace) -> Path:
-    """Return where the vendor CA's key is kept; for a local cloud that is in the local cloud's directory."""
-    if options.state:
-        chosen = Path(options.state)
-    elif options.local:
-        chosen = Path(options.local) / "setup" / options.stack
-    else:
-        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-        chosen = base / "iot-agent-cloud" / options.stack
-    return chosen.absolute()
+def _vendor_keys(
+    here: aws_session.Cloud, options: argparse.Namespace, parameters: Parameters
+) -> authorities.VendorKeys:
+    """Return the vendor CA on this machine; first moved here, if an earlier version has kept it elsewhere."""
+    directory = state_directory.path_for(here, options.stack, options.state, options.local)
+    pem = parameters.get(Names(options.stack).vendor_certificate)
+    remark = state_directory.take_over(directory, here, options.stack, pem)
+    if remark:
+        say(remark)
+    state_directory.check(directory, here, options.stack)
+    return authorities.VendorKeys(directory)
 
 
 def _same(options: argparse.Namespace) -> str:

@@ -132,7 +132,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
             "--state",
             type=Path,
             metavar="DIR",
-            help="directory of the vendor CA's key (default: ~/.local/state/iot-agent-cloud/STACK; local: in DIR)",
+            help="directory of the vendor CA's key (default: ~/.local/state/iot-agent-cloud/ACCOUNT/REGION/STACK; with "
+            "--local: in its directory)",
         )
         where.add_argument(
             "--skip-permission-check",
