@@ -14,7 +14,7 @@ from cloud.common import aws_session
 from cloud.common.errors import SetupError, reported
 from cloud.common.operator_input import confirmed, listed_serials
 from cloud.common.progress import shown
-from cloud.setup import arguments, authorities, ca_key, preflight, stack, state_directory
+from cloud.setup import arguments, authorities, ca_key, kept_tables, preflight, stack, state_directory
 from cloud.setup.factory import Factory, Made, open_for
 from cloud.setup.ssm_parameters import Names, Parameters
 from cloud.setup.teardown import Teardown
@@ -46,10 +46,13 @@ def deploy(options: argparse.Namespace) -> None:
     remark = preflight.check_topic_is_free(here, deployed, options.topic_prefix)
     if remark:
         say(remark)
+    tables = kept_tables.find(here, deployed)
     state = state_directory.path_for(here, options.stack, options.state, options.local)
     state_directory.check(state, here, options.stack)
     if options.dry_run:
         say(f"nothing is missing; would deploy {options.stack} to {here.place}, with the vendor CA's key in {state}")
+        if tables:
+            say(f"would adopt the tables {', '.join(tables.values())}, which an earlier stack has left")
         return
     say(f"deploying {options.stack} to {here.place}")
 
@@ -70,6 +73,11 @@ def deploy(options: argparse.Namespace) -> None:
     target = stack.lambda_target(here)
     say(f"building the Lambda for Python {target['LAMBDA_PYTHON_VERSION']} on {target['LAMBDA_PLATFORM']} …")
     build = stack.build(target, log)
+    deployed.make_ready()
+    tables = kept_tables.find(here, deployed)
+    if tables:
+        say(f"adopting the tables that an earlier stack has left: {', '.join(tables.values())}")
+        kept_tables.adopt(here, deployed, tables)
     say(f"deploying the stack{'' if here.local else ' (two to three minutes the first time)'}; details in {log} …")
     deployed.deploy(build, _parameters(options, target) | kept.parameters(), log)
     say("deployed:")

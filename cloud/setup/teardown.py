@@ -15,8 +15,8 @@ Nothing is remembered between runs: each run finds what is left by what AWS says
 from __future__ import annotations
 
 import functools
-import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,7 +26,7 @@ from cloud.common.errors import SetupError
 from cloud.common.progress import shown
 from cloud.rotation.devices import Devices
 from cloud.rotation.registry import DELETE_WAITS, ORIGIN, Registry
-from cloud.setup import ca_key, ca_key_in_kms
+from cloud.setup import ca_key, ca_key_in_kms, kept_tables
 from cloud.setup.ssm_parameters import Names, Parameters
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Teardown:
         self._iot: IoTClient = cloud.session.client("iot", config=cloud.config)
         self._registry = Registry(self._iot, cloud.session.client("iot-data", config=cloud.config))
         self._dynamodb = cloud.session.client("dynamodb", config=cloud.config)
+        self._logs, self._log = cloud.session.client("logs", config=cloud.config), f"/aws/lambda/{stack.name}-rotation"
         self._parameters = Parameters(cloud.session.client("ssm", config=cloud.config))
         self._key = ca_key.in_kms(cloud, self._names, ca_key_in_kms.KEY_SPECS[0])
 
@@ -62,6 +63,7 @@ class Teardown:
             or bool(self._tables())
             or self._key.spec() is not None
             or next(self._artifacts(), None) is not None
+            or self._has_log()
         )
 
     def run(self) -> None:
@@ -87,6 +89,7 @@ class Teardown:
             return
         self._attempt("tables of devices", self._remove_tables)
         self._attempt("build artifacts in S3", self._remove_artifacts)
+        self._attempt("log of the Lambda", self._remove_log)
         self._attempt(f"KMS key {self._names.kms_alias}", self._remove_key)
         if self.problems:
             return
@@ -126,20 +129,16 @@ class Teardown:
         return pem is not None and certificates.certificate_id(pem) in wanted
 
     def _deactivate(self, authority_id: str) -> None:
-        try:
+        with suppress(self._iot.exceptions.ResourceNotFoundException):
             self._iot.update_ca_certificate(
                 certificateId=authority_id, newStatus="INACTIVE", newAutoRegistrationStatus="DISABLE"
             )
-        except self._iot.exceptions.ResourceNotFoundException:
-            return
 
     def _remove_authority(self, authority_id: str) -> None:
         """Remove a CA certificate that the deleted stack left behind; usually it was deleted with the stack."""
         self._deactivate(authority_id)
-        try:
+        with suppress(self._iot.exceptions.ResourceNotFoundException):
             self._iot.delete_ca_certificate(certificateId=authority_id)
-        except self._iot.exceptions.ResourceNotFoundException:
-            return
 
     # ---- devices -----------------------------------------------------------------------------------------------------
 
@@ -159,7 +158,8 @@ class Teardown:
     def _recorded(self) -> set[str]:
         """Return the certificates that the records name."""
         resource = self._cloud.session.resource("dynamodb", config=self._cloud.config)
-        tables = [resource.Table(name) for name in self._tables() if "-DeviceTable-" in name]
+        named = kept_tables.named_after(self._dynamodb, self._stack.name)["DeviceTable"]
+        tables = [resource.Table(name) for name in named]
         records = (record for table in tables for record in Devices(table, table).scan())
         return {one for record in records for one in record.certificate_ids()}
 
@@ -199,10 +199,8 @@ class Teardown:
     # ---- the rest ----------------------------------------------------------------------------------------------------
 
     def _tables(self) -> list[str]:
-        """Return the tables, also those that a deleted stack has left: CloudFormation names them after the stack."""
-        named = re.compile(rf"{re.escape(self._stack.name)}-(Device|History)Table-[A-Z0-9]+")
-        pages = self._dynamodb.get_paginator("list_tables").paginate()
-        return [name for page in pages for name in page["TableNames"] if named.fullmatch(name)]
+        """Return the tables, also those that a deleted stack has left."""
+        return [name for names in kept_tables.named_after(self._dynamodb, self._stack.name).values() for name in names]
 
     def _remove_tables(self) -> None:
         for name in self._tables():
@@ -230,6 +228,15 @@ class Teardown:
         if self._key.remove():
             days = ca_key_in_kms.DELETION_DAYS
             self._say(f"{self._names.kms_alias} is removed; KMS deletes its key in {days} days")
+
+    def _has_log(self) -> bool:
+        found = self._logs.describe_log_groups(logGroupNamePrefix=self._log)["logGroups"]
+        return any(one["logGroupName"] == self._log for one in found)
+
+    def _remove_log(self) -> None:
+        """Delete the Lambda's log, if a run that outlived the stack has made it again."""
+        with suppress(self._logs.exceptions.ResourceNotFoundException):
+            self._logs.delete_log_group(logGroupName=self._log)
 
     def _remove_parameter(self, name: str) -> None:
         if self._parameters.delete(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from botocore.client import BaseClient
 
 from cloud.common import certificates
 from cloud.common.aws_session import connect
+from cloud.common.errors import INTERRUPTED
 from cloud.rotation.devices import Devices
 from cloud.rotation.record import NEW, Certificate, Device, Retiring, State
 from cloud.rotation.registry import ORIGIN
@@ -21,6 +23,7 @@ from cloud.setup import authorities, ca_key
 from cloud.setup.__main__ import main
 from cloud.setup.ssm_parameters import Names, Parameters
 from cloud.setup.teardown import Teardown
+from tests.local.local_stack import eventually
 from tests.local.test_setup import inventory
 
 if TYPE_CHECKING:
@@ -137,7 +140,9 @@ def account(stage: Stage) -> Account:
     keys = [one["Key"] for one in s3.list_objects_v2(Bucket=bucket, Prefix=STACK)["Contents"]]
     artifacts = {key: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
     stage.setup("destroy", "--stack", STACK, "--yes")
-    return Account(stage, here, str(template), parameters, artifacts, bucket)
+    # Nothing is to happen by itself while the account is looked at.
+    quiet = str(template).replace("rate(5 minutes)", "rate(1 days)")
+    return Account(stage, here, quiet, parameters, artifacts, bucket)
 
 
 @pytest.fixture(autouse=True)
@@ -187,31 +192,45 @@ def empty(account: Account) -> dict[str, set[str]]:
     return inventory(account.stage)
 
 
+def moments(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+    """Destroy the stack, and yield operations and their numbers: before which calls Ctrl-C is to be pressed.
+
+    A call that only reads finds what the next call that writes finds; so of those, the first of each operation.
+    """
+    called: Counter[str] = Counter()
+    with before_each_call(monkeypatch, lambda _number, operation: called.update([operation])):
+        assert account.destroy() == 0
+    for operation, times in called.items():
+        reads = operation.startswith(("Describe", "Get", "List", "Scan"))
+        yield from ((operation, number) for number in range(1, 2 if reads else times + 1))
+
+
 def test_ctrl_c_at_any_call_and_the_same_command_again_leave_nothing(
     account: Account, empty: dict[str, set[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stopped_at: list[str] = []
-    finished = False
-    while not finished:
+    account.make()
+    there = inventory(account.stage)
+    assert [kind for kind in there if there[kind] == empty[kind]] == ["buckets"], "each kind is to be removed"
+    stops = list(moments(account, monkeypatch))
+    assert inventory(account.stage) == empty
+    deleting = {"DeleteCertificate", "DeleteThing", "DeleteStack", "DeleteTable", "DeleteObject", "DeleteParameter"}
+    assert deleting | {"UpdateCACertificate", "ScheduleKeyDeletion", "DeleteAlias"} <= {name for name, _ in stops}
+    for stop in stops:
         account.make()
-        if not stopped_at:
-            there = inventory(account.stage)
-            assert [kind for kind in there if there[kind] == empty[kind]] == ["buckets"], "each kind is to be removed"
+        called: Counter[str] = Counter()
 
-        def press(number: int, operation: str) -> None:
-            if number == len(stopped_at) + 1:
-                stopped_at.append(operation)
+        def press(_number: int, operation: str, called: Counter[str] = called, stop: tuple[str, int] = stop) -> None:
+            called.update([operation])
+            if (operation, called[operation]) == stop:
                 raise KeyboardInterrupt
 
         with before_each_call(monkeypatch, press):
-            finished = account.destroy() == 0
-        assert finished or "interrupted; run the same command again" in capsys.readouterr().err
-        assert finished or account.destroy() == 0, capsys.readouterr().err
-        assert inventory(account.stage) == empty, f"stopped before call {len(stopped_at)}, {stopped_at[-1]}"
+            assert account.destroy() == INTERRUPTED, stop
+        assert "interrupted; run the same command again" in capsys.readouterr().err
+        assert account.destroy() == 0, (stop, capsys.readouterr().err)
+        assert inventory(account.stage) == empty, stop
     assert account.destroy() == 0
     assert "was not there" in capsys.readouterr().out
-    deleting = {"DeleteCertificate", "DeleteThing", "DeleteStack", "DeleteTable", "DeleteObject", "DeleteParameter"}
-    assert deleting | {"UpdateCACertificate", "ScheduleKeyDeletion", "DeleteAlias"} <= set(stopped_at)
 
 
 def test_bug_planted_things_are_found_only_through_certificates(
@@ -272,9 +291,8 @@ def test_a_device_that_connects_meanwhile_is_not_registered_again(
             patch.setattr(Teardown, "_deactivate", lambda *_: None)
         account.destroy()
     assert (certificates.certificate_id(leaf) in seen) == planted
-    if planted:
-        account.destroy()
-    assert inventory(account.stage) == empty
+    # Once registered, the certificate has started the Lambda, whose run may outlive the stack and write to its log.
+    assert eventually(lambda: inventory(account.stage) == empty or (planted and account.destroy() != 0))
 
 
 def test_what_a_person_attached_to_our_policies_and_things_is_kept_and_named(
