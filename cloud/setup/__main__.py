@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from cloud.common import aws_session
 from cloud.common.errors import SetupError, reported
 from cloud.common.operator_input import confirmed, listed_serials
 from cloud.common.progress import shown
-from cloud.setup import arguments, authorities, ca_key, kept_tables, preflight, stack, state_directory
+from cloud.setup import arguments, authorities, ca_key, kept_tables, permissions, preflight, stack, state_directory
 from cloud.setup.factory import Factory, Made, open_for
 from cloud.setup.ssm_parameters import Names, Parameters
 from cloud.setup.teardown import Teardown
@@ -30,7 +31,8 @@ def main(words: list[str] | None = None) -> int:
     options = arguments.parse(words)
 
     def run() -> int:
-        {"deploy": deploy, "device": device, "destroy": destroy}[options.command](options)
+        commands = {"deploy": deploy, "device": device, "destroy": destroy, "permissions": show_permissions}
+        commands[options.command](options)
         return 0
 
     return reported("setup", run)
@@ -162,6 +164,11 @@ def destroy(options: argparse.Namespace) -> None:
         say("the vendor CA's key is deleted")
     else:
         say(f"the vendor CA's key is kept for the next deploy: {keys.key}")
+
+
+def show_permissions(options: argparse.Namespace) -> None:
+    """Print the IAM policy of a role."""
+    print(json.dumps(permissions.policy(options.role, options.stack), indent=2))
 
 
 def say(line: str) -> None:
