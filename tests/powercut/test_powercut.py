@@ -13,6 +13,8 @@ from tests.powercut.filesystems import of_this_kernel
 from tests.powercut.life import KINDS
 from tests.powercut.plants import PLANTS
 
+pytestmark = pytest.mark.needs_root  # it mounts file systems
+
 IMAGES, SEED = 2000, 1
 SYSTEMS = of_this_kernel()
 
