@@ -1,8 +1,8 @@
 """Which renames a file system may still lose: those in a directory that nobody has synced since.
 
 The file systems here sync more than they are asked for: a sync of one file or directory takes what came before along.
-Others (f2fs, and btrfs at times) need not, and POSIX promises nothing of the kind. So an image can also be judged with
-these renames undone.
+POSIX promises nothing of the kind, so that another need not. An image can therefore also be judged with these renames
+undone.
 """
 
 import os
