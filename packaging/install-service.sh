@@ -21,7 +21,7 @@ PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install ."
     ;;
 esac
 
-systemd-sysusers packaging/debian/iot-agent.sysusers
+systemd-sysusers "$PWD/packaging/debian/iot-agent.sysusers" # a relative path would be looked for in sysusers.d
 install -d -m 750 -g iot-agent /etc/iot-agent
 [[ -e /etc/iot-agent/agent.yaml ]] ||
     sed 's/^\( *\)\([^# ]\)/#\1\2/' config/agent.yaml | install -m 640 -g iot-agent /dev/stdin /etc/iot-agent/agent.yaml
