@@ -68,7 +68,7 @@ def carry_out(order: Order, kind: Callable[[Life], None], system: FileSystem) ->
         cuts = chosen(plan(entries, life.moments, chance), entries, order.most, chance)
         for cut, left, image in images(disk.base, entries, cuts, chance, system.atom):
             result.digests.append(image.digest)
-            problem = examine(life.device, life.ledger, cut.moment, system, image)
+            problem = examine(life.device, life.ledger, cut, system, image)
             if problem is not None:
                 authorities = life.device.cloud.vendor, life.device.cloud.manufacturer
                 case = Case(kind.__name__, system, order.plant, cut, left, image, life.ledger, authorities)
@@ -83,7 +83,7 @@ def in_words(case: Case, problem: Problem) -> str:
     moment = case.cut.moment
     return "\n".join((
         f"{case.system.name}, life `{case.life}`: {problem.why}",
-        f"  the power went {left_in_words(case.left, case.cut.way)}",
+        f"  the power went {left_in_words(case.left, case.cut)}",
         f"  the device was about to: {moment.effect}",
         f"  the cloud had been told: {known_in_words(moment)}",
         f"  the record saved last: {saved_in_words(case.ledger, moment)}",

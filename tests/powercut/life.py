@@ -20,6 +20,7 @@ from iot_agent.core.record import Record
 from tests.powercut import kernel
 from tests.powercut.disk import LoggedDisk
 from tests.powercut.moments import Ledger, Moment, told
+from tests.powercut.renames import Renames
 from tests.simulator.device import SERIAL, NoProgress, SimulatedDevice
 from tests.simulator.fuse import DISK_CALLS, Crash, Fuse
 
@@ -98,6 +99,7 @@ class Life:
     disk: LoggedDisk
     device: SimulatedDevice
     chance: Random
+    renames: Renames
     ledger: Ledger = field(default_factory=Ledger)
     moments: list[Moment] = field(default_factory=list)
     noise: float = NOISE
@@ -114,8 +116,9 @@ class Life:
 
     def note(self, effect: str) -> None:
         """Write down what is true now."""
-        position, ledger = self.disk.position(), self.ledger
-        self.moments.append(Moment(position, effect, told(self.device), len(ledger.begun), ledger.saved))
+        ledger, unsynced = self.ledger, self.renames.unsynced
+        moment = Moment(self.disk.position(), effect, told(self.device), len(ledger.begun), ledger.saved, unsynced)
+        self.moments.append(moment)
 
     def live(self, rotations: int, turns: int = 300) -> None:
         """Live on until so many rotations are done, restarting whatever ends the process."""
@@ -144,9 +147,9 @@ def begun(disk: LoggedDisk, chance: Random, noise: float = NOISE) -> Iterator[Li
     (state / "state.json").unlink()
     device.vendor_key.chmod(0o600)
     kernel.sync(disk.root)
-    life = Life(disk, device, chance, Ledger([Record(SERIAL)], saved=0), noise=noise)
+    life = Life(disk, device, chance, Renames(disk.root), Ledger([Record(SERIAL)], saved=0), noise=noise)
     life.fuse(Interrupted())
-    with life.ledger.kept():
+    with life.ledger.kept(), life.renames.watched():
         yield life
         life.note("the end")
 

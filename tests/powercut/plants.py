@@ -1,8 +1,4 @@
-"""Bugs of storage to be found: each breaks one thing that a durable write, or its place in a step, must do.
-
-One that is not here is a boot without its sync: the boot writes the record anew and reads the identities from the
-disk, so that alone it breaks nothing. The sync is there for a second fault, a record that is lost after it.
-"""
+"""Bugs of storage to be found: each breaks one thing that a durable write, or its place in a step, must do."""
 
 from __future__ import annotations
 
@@ -105,6 +101,10 @@ def current_is_removed_and_made_again(patch: Patch) -> None:
     patch.setattr(atomic, "point", point)
 
 
+def nothing_synced_at_boot(patch: Patch) -> None:
+    patch.setattr(atomic, "sync_tree", lambda _path: None)
+
+
 # ---- one file --------------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +182,7 @@ PLANTS: tuple[Callable[[Patch], None], ...] = (
     readable_by_all_at_first,
     a_new_temporary_each_time,
     current_is_removed_and_made_again,
+    nothing_synced_at_boot,
     key_not_synced,
     certificate_not_synced,
     record_without_the_one_before,
