@@ -81,6 +81,6 @@ def planted(name: str) -> Iterator[None]:
     """Have a planted bug at work, none if its name is ""; the metrics that the Lambda prints are not shown."""
     with contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
         for plant in PLANTS:
-            if plant.__name__ == name:
-                plant(patch)
+            if plant.name == name:
+                plant.break_it(patch)
         yield

@@ -25,6 +25,7 @@ from tests.simulator.device import SERIAL, NoProgress, SimulatedDevice
 from tests.simulator.fuse import DISK_CALLS, Crash, Fuse
 
 NOISE = 0.1  # another file is synced before one effect in ten
+BEFORE_A_LINK = 9  # times as often before a link is made, because few are
 KILLED, FAILED = 0.04, 0.04  # of the effects, in lives with such faults
 KILLED_BEFORE_A_SYNC = 0.5
 RESTARTS = 400
@@ -108,7 +109,7 @@ class Life:
         """Write the moment down; then, sometimes, make noise."""
         assert isinstance(self.device.fuse, Interrupted)
         self.note(self.device.fuse.next)
-        if self.chance.random() < self.noise:
+        if self.chance.random() < self.noise * (BEFORE_A_LINK if self.device.fuse.next == "symlink" else 1):
             with suppress(OSError), (self.disk.root / "noise").open("wb") as file:
                 file.write(self.chance.randbytes(self.chance.randrange(1, 6000)))
                 file.flush()
