@@ -15,8 +15,10 @@ from cloud.common import certificates
 from cloud.common.errors import SetupError
 from cloud.common.local_endpoint import Description, read
 
-# An RSA and an EC root: Amazon asks clients to trust both, because the endpoint may present either kind.
-AMAZON_ROOTS = ("Amazon Root CA 1", "Amazon Root CA 3")
+# Amazon asks clients to have all of these, whichever of them has signed the endpoint's certificate today, so that a
+# device needs no update when Amazon changes it (DG: "Server authentication", CA certificates).
+STARFIELD = "Starfield Services Root Certificate Authority - G2"
+AMAZON_ROOTS = (*(f"Amazon Root CA {number}" for number in range(1, 5)), STARFIELD)
 MQTT_PORT = 8883
 LOG_IN = "log in (`aws configure`, `aws sso login`) or set AWS_PROFILE; without AWS, use a local cloud: --local DIR"
 
@@ -63,7 +65,7 @@ class Cloud:
         except (OSError, LookupError) as error:
             raise SetupError(
                 f"cannot read Amazon's root certificates in {store}: {error}",
-                "download AmazonRootCA1.pem and AmazonRootCA3.pem from Amazon Trust Services",
+                "run `make env-cloud`, which installs botocore with its trust store again",
             ) from error
 
 

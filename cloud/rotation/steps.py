@@ -166,7 +166,7 @@ def quarantine(world: World, decision: Quarantine) -> None:
         telemetry.count("Quarantined", world.stack, certificate=decision.certificate_id, reason=decision.reason)
     world.registry.disable(decision.certificate_id)
     if decision.thing:
-        world.registry.delete_thing(decision.thing, found.arn)
+        world.registry.delete_thing(decision.thing, found.arn, world.stack)
     if found.status == "PENDING_ACTIVATION":
         raise StillPendingError(f"{decision.certificate_id} may still be activated by its provisioning template")
 

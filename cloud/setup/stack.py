@@ -37,6 +37,11 @@ BUILDS = ROOT / "build/sam"
 SAM_STACK = "aws-sam-cli-managed-default"
 WAIT_LIMIT_S = 1800
 SAM_LOG_TAIL_LINES = 40
+NEVER_MADE = (
+    "REVIEW_IN_PROGRESS", "CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "IMPORT_ROLLBACK_COMPLETE",
+    "IMPORT_ROLLBACK_FAILED",
+)  # fmt: skip
+"""Statuses of a stack that can only be deleted, with nothing of value in it (CloudFormation: "Stack status codes")."""
 
 
 class Stack:
@@ -56,6 +61,11 @@ class Stack:
     def exists(self) -> bool:
         """Whether there is a stack of that name, in any state."""
         return self._describe() is not None
+
+    def is_made(self) -> bool:
+        """Whether the stack has resources, or had them: not if it is only planned, or its first deploy has failed."""
+        described = self._describe()
+        return described is not None and described["StackStatus"] not in NEVER_MADE
 
     def resources(self, kind: str) -> set[str]:
         """Return the physical names of the stack's resources of a type; none when there is no stack."""
@@ -81,7 +91,7 @@ class Stack:
 
     def deploy(self, build: Path, parameters: Mapping[str, str], log: Path) -> None:
         """Create or update the stack from a build; SAM's output goes to `log`. Raises SetupError."""
-        self._make_ready()
+        self.make_ready()
         words: list[str | Path] = [SAM, "deploy", "--template-file", build / "template.yaml"]
         words += ["--stack-name", self.name, "--region", self._cloud.region, "--tags", f"iot-agent-stack={self.name}"]
         words += ["--resolve-s3", "--s3-prefix", self.name, "--no-progressbar", "--capabilities", "CAPABILITY_IAM"]
@@ -117,9 +127,9 @@ class Stack:
         managed = Stack(self._cloud, SAM_STACK).outputs()
         return managed.get("SourceBucket")
 
-    def _make_ready(self) -> None:
+    def make_ready(self) -> None:
         """Wait until the operation of an interrupted run ends; delete a stack that failed and cannot be updated."""
-        if self._settle() in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "CREATE_FAILED"):
+        if self._settle() in (*NEVER_MADE, "DELETE_FAILED"):
             self.delete()
 
     def _settle(self) -> str | None:

@@ -1,9 +1,9 @@
 """The Unix socket between `agentctl` and the daemon: one line of JSON each way.
 
 The mode and group of the socket decide who may read (`status`, `history`). Only root and the daemon's own user may
-change something (`rotate`); the kernel says who the client is (SO_PEERCRED, unix(7)). A request has at most 4 KiB and
-must come within five seconds. At most eight clients are served at a time: a ninth replaces the oldest one, but root and
-the daemon's own user are replaced only by each other. No client can block the daemon.
+change something (`rotate`, `cancel`); the kernel says who the client is (SO_PEERCRED, unix(7)). A request has at most
+4 KiB and must come within five seconds. At most eight clients are served at a time: a ninth replaces the oldest one,
+but root and the daemon's own user are replaced only by each other. No client can block the daemon.
 """
 
 import json
@@ -25,7 +25,7 @@ CLIENT_LIMIT = 5.0
 NO_ACCEPT = 1.0  # seconds after a failed accept(2): tried at once, it would fail at once, without end
 # What may be raised when an answer is shown that is not one of ours: something is missing, or is of another type.
 SENSELESS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-READING, CHANGING = frozenset({"status", "history"}), frozenset({"rotate"})
+READING, CHANGING = frozenset({"status", "history"}), frozenset({"rotate", "cancel"})
 
 
 class InUse(Exception):
@@ -164,7 +164,7 @@ class ControlServer:
         if not isinstance(command, str) or command not in known:
             return {"ok": False, "error": "bad-request", "message": f"unknown command; known: {sorted(known)}"}
         if command in CHANGING and not client.trusted:
-            message = f"{command} is for root and the agent's own user; you are uid {client.uid}"
+            message = f"{command} is for root and the agent's own user; run: sudo agentctl {command}"
             return {"ok": False, "error": "not-permitted", "message": message}
         return self._handler(command)
 

@@ -97,6 +97,15 @@ class Cycle:
         self._paused_until = 0.0
         return self.save()
 
+    def cancel_rotation(self) -> bool:
+        """Withdraw the rotation, because an operator asked for it; False if the record cannot be saved.
+
+        No step of the rotation may be running. If one was ended just now, it may have stored a certificate: look first.
+        """
+        self.record = lifecycle.cancel_rotation(self._reconciled(self.record), self.means.clock.now())
+        self._paused_until = 0.0
+        return self.save()
+
     def reset_backoff(self) -> None:
         """End any wait, because a person has changed something."""
         self.record = lifecycle.reset_backoff(self.record)

@@ -8,6 +8,7 @@ import logging
 import selectors
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from iot_agent import __version__
@@ -23,6 +24,7 @@ from iot_agent.status.report import compose
 
 log = logging.getLogger(__name__)
 LONGEST_SLEEP = 3600.0  # seconds; then it decides again, because the wall clock may have been set meanwhile
+OF_A_ROTATION = frozenset({Kind.GENERATE, Kind.REQUEST, Kind.PROVE})
 RELOAD_REMEDY = (
     "Correct the file, check it with iot-agent --check, then reload; until then the previous configuration stays."
 )
@@ -42,6 +44,7 @@ class Control(Protocol):
 class Dependencies:
     """What the composition root gives the daemon."""
 
+    config: Path
     settings: Settings
     notifier: ServiceManager
     launch: Callable[[Request], Work]
@@ -188,6 +191,8 @@ class Daemon:
             return {"ok": True, "history": [vars(event) for event in self._cycle.record.history]}
         if command == "rotate":
             return self._rotate()
+        if command == "cancel":
+            return self._cancel()
         return {"ok": True, "status": self._status()}
 
     def _rotate(self) -> dict[str, Any]:
@@ -199,13 +204,36 @@ class Daemon:
         message = "joined the rotation that is under way" if under_way else "a rotation begins now"
         return {"ok": True, "message": message, "rotations": before.rotations}
 
+    def _cancel(self) -> dict[str, Any]:
+        before = self._cycle.record
+        if before.pending is None and not before.renew_requested:
+            return {"ok": False, "error": "nothing-to-cancel", "message": "no rotation is under way"}
+        if self._working_on is not None and self._working_on.kind in OF_A_ROTATION:
+            self._end_step()  # it may be ended at any instruction, as by a power cut
+        if not self._cycle.cancel_rotation():
+            return {"ok": False, "error": "busy", "message": self._cycle.trouble}
+        self._tell_history(before)
+        then = self._cycle.decide()
+        again = f"; another one begins with a new key: {then.reason}" if then.kind is Kind.GENERATE else ""
+        return {"ok": True, "message": f"the rotation is withdrawn{again}"}
+
+    def _end_step(self) -> None:
+        if self._worker is not None:
+            self._selector.unregister(self._worker)
+            self._worker.kill()
+        self._worker = self._working_on = None
+
     def _status(self) -> dict[str, Any]:
         clock = self._cycle.means.clock
         about = {
             "daemon": "running",
             "version": __version__,
             "key": {"backend": self._settings.keys_backend, "algorithm": self._settings.keys_algorithm},
-            "configuration": {"error": self._config_error, "remedy": self._config_error and RELOAD_REMEDY},
+            "configuration": {
+                "file": str(self._given.config),
+                "error": self._config_error,
+                "remedy": self._config_error and RELOAD_REMEDY,
+            },
             "trouble": self._cycle.trouble,
             "clock_trusted": clock.trusted,
         }

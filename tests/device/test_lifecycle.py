@@ -10,6 +10,7 @@ from iot_agent.core.lifecycle import (
     ApplyContext,
     apply,
     begin,
+    cancel_rotation,
     renewal_due,
     request_rotation,
     reset_backoff,
@@ -320,6 +321,25 @@ def test_an_operator_gets_a_rotation_at_once_and_joins_one_under_way() -> None:
     assert request_rotation(ROTATED, NOW) == ROTATED
 
 
+def test_a_cancelled_rotation_leaves_the_active_identity_and_its_certificate_gets_its_turn() -> None:
+    cancelled = cancel_rotation(ROTATED, NOW)
+    assert cancelled.active == OLD
+    assert cancelled.unconfirmed == (to_prove(ROTATED),)
+    assert cancelled.protected_labels == {OLD.label, PENDING.label}
+    assert decide(cancelled).kind is Kind.CHECK_IN
+    refused = cancelled
+    for _ in range(3):  # the cloud had committed to it, and its answer was lost
+        refused = apply(refused, Kind.CHECK_IN, fail("refused"), context())
+    assert (decide(refused).kind, to_prove(refused)) == (Kind.PROVE, to_prove(ROTATED))
+
+
+def test_a_cancelled_rotation_that_is_due_begins_again_with_another_key() -> None:
+    late = NOW + 300
+    again = begin(cancel_rotation(ROTATED, late), Step(Kind.GENERATE, late, ""), lambda: "another", lambda: "r-2")
+    assert decide(again, late).kind is Kind.GENERATE
+    assert again.pending == Pending("another", "r-2")
+
+
 def test_an_order_given_under_a_clock_that_was_ahead_is_not_lost() -> None:
     assert decide(request_rotation(ACKED, NOW + 10**8)).kind is Kind.GENERATE
 
@@ -537,6 +557,42 @@ def test_an_identity_with_no_certificate_yet_cannot_be_proven_which_is_our_bug()
 
 def test_what_a_person_changes_ends_every_wait_and_forgets_no_problem() -> None:
     assert reset_backoff(BUSY) == replace(BUSY, attempt=0, wait=0, cleanup=None)
+
+
+def test_a_cancelled_certificate_stays_unconfirmed_and_its_failures_are_over() -> None:
+    proving = replace(PROVING, problem="no-reply", failures=3, fallbacks=1)
+    assert cancel_rotation(proving, NOW) == replace(
+        proving,
+        state=State.ACKED,
+        pending=None,
+        unconfirmed=(THIRD, to_prove(PROVING)),
+        renew_requested=0,
+        check_in_at=0,
+        proof_failures=0,
+        attempt=0,
+        wait=0,
+        cleanup=None,
+        problem="",
+        failures=0,
+        fallbacks=0,
+        history=line("rotation-cancelled", "by an operator"),
+    )
+    assert cancel_rotation(replace(proving, active=None), NOW).state is State.JITP
+
+
+def test_a_cancelled_key_is_dropped_and_an_order_that_had_not_begun_is_withdrawn() -> None:
+    asking = replace(BUSY, pending=PENDING, renew_requested=7, to_delete=("x",))
+    ended = replace(asking, renew_requested=0, check_in_at=0, attempt=0, wait=0, cleanup=None)
+    assert cancel_rotation(asking, NOW) == replace(
+        ended,
+        pending=None,
+        to_delete=("x", PENDING.label),
+        history=line("key-dropped", "its rotation was withdrawn") + line("rotation-cancelled", "by an operator"),
+    )
+    assert cancel_rotation(replace(asking, pending=None), NOW) == replace(
+        ended, pending=None, history=line("rotation-cancelled", "by an operator")
+    )
+    assert cancel_rotation(BUSY, NOW) == BUSY
 
 
 @pytest.mark.parametrize(("now", "requested"), [(NOW, int(NOW)), (0.0, 1)])

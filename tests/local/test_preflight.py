@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloud.setup import preflight
+from cloud.setup import permissions
 from tests.local.local_stack import eventually
 from tests.local.recorder import __file__ as recorder
 from tests.local.test_setup import inventory
@@ -24,7 +24,7 @@ UNCHARGED = {"sts:GetCallerIdentity", "iam:GetRole", "iam:SimulatePrincipalPolic
 ELSEWHERE = {
     # The endpoint is asked for on AWS only. The rest is for a serial out of quarantine: what iot-fleet's `allow` calls
     # (tests/fleet/test_permissions.py).
-    "device": {action for action in preflight.CALLS["device"] if action.startswith("iot:")},
+    "device": {action for action in permissions.CALLS["device"] if action.startswith("iot:")},
     "destroy": {"iot:DeleteCACertificate"},  # only when CloudFormation has left a CA behind
 }
 NOT_CALLS = {"kms:TagResource"}  # part of CreateKey with tags
@@ -62,11 +62,11 @@ def test_the_list_is_what_setup_calls(stage: Stage, tmp_path: Path, key: str, ca
         assert done.returncode == 0, done.stdout + done.stderr
         calls.setdefault(words[0], set()).update(actions(log.read_text()))
     for command_, called in calls.items():
-        listed = preflight.CALLS[command_]
+        listed = permissions.CALLS[command_]
         assert called - UNCHARGED <= listed, "called, but not in the list"
     if len(calls) == 3 and key == "kms":
         for command_, called in calls.items():
-            unused = preflight.CALLS[command_] - called - ELSEWHERE.get(command_, set()) - NOT_CALLS
+            unused = permissions.CALLS[command_] - called - ELSEWHERE.get(command_, set()) - NOT_CALLS
             assert not unused, f"in the list of {command_}, but never called"
 
 
@@ -87,7 +87,7 @@ def connect_once(stage: Stage, stack: str, bundle: Path) -> None:
 
     identity = bundle / "bootstrap/certificate.pem", bundle / "bootstrap/key.pem"
     for _ in range(50):
-        if stage.connect(*identity, "SN-R") == 0:
+        if stage.connect(*identity, "SN-R-agent") == 0:
             assert eventually(recorded), "the Lambda has not heard of it"
             return
     raise AssertionError("the device was not let in")

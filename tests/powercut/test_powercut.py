@@ -15,6 +15,8 @@ from tests.powercut.filesystems import nothing_can_be_cut, of_this_machine
 from tests.powercut.life import KINDS
 from tests.powercut.plants import PLANTS, Plant
 
+pytestmark = pytest.mark.needs_root  # it mounts file systems
+
 IMAGES, SEED = 2000, 1
 SYSTEMS = of_this_machine()
 LACKING = nothing_can_be_cut()
