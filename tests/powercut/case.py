@@ -14,6 +14,7 @@ from tests.powercut.disk import mounted_image
 from tests.powercut.filesystems import FileSystem
 from tests.powercut.images import Image
 from tests.powercut.judge import judge
+from tests.powercut.life import empty
 from tests.powercut.moments import Ledger
 from tests.powercut.plants import PLANTS
 from tests.powercut.renames import lose
@@ -60,7 +61,8 @@ def examine(device: SimulatedDevice, ledger: Ledger, cut: Cut, system: FileSyste
     try:
         with mounted_image(Path.cwd(), system, image) as root:
             if cut.forgetful:
-                lose(root, cut.moment.undo)
+                empty(root)  # to undo takes room
+                lose(root, cut.moment.unsynced)
             try:
                 judge(device, ledger, cut.moment, root)
             except Exception as error:  # noqa: BLE001 - whatever a boot raises is what was looked for
@@ -79,6 +81,6 @@ def planted(name: str) -> Iterator[None]:
     """Have a planted bug at work, none if its name is ""; the metrics that the Lambda prints are not shown."""
     with contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
         for plant in PLANTS:
-            if plant.__name__ == name:
-                plant(patch)
+            if plant.name == name:
+                plant.break_it(patch)
         yield

@@ -8,7 +8,7 @@ from tests.powercut.images import Image, Way, kept
 from tests.powercut.log import Entry
 from tests.powercut.moments import Moment
 
-FORGETFUL = 0.5  # of the cuts where there is something to lose
+FORGETFUL = 0.5  # of the cuts where a rename may be lost
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def plan(entries: Sequence[Entry], moments: Sequence[Moment], chance: Random) ->
         while following < len(entries) and entries[following].end <= moment.position:
             following += 1
         cuts += _in_moment(entries, moments, number, following, chance)
-    return [replace(cut, forgetful=bool(cut.moment.undo) and chance.random() < FORGETFUL) for cut in cuts]
+    return [replace(cut, forgetful=bool(cut.moment.unsynced) and chance.random() < FORGETFUL) for cut in cuts]
 
 
 def _in_moment(
@@ -75,7 +75,7 @@ def images(
         lengths = kept(pending, cut.way, chance, atom)
         for entry, length in zip(pending, lengths, strict=True):
             image.write(entry.offset, (entry.content or b"")[:length])
-        held = image.digest, cut.moment.told, cut.moment.undo if cut.forgetful else ()
+        held = image.digest, cut.moment.told, cut.moment.unsynced if cut.forgetful else ()
         if held not in seen:
             seen.add(held)
             writes = ((entry.offset, len(entry.content or b"")) for entry in pending)

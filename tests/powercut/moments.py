@@ -9,7 +9,7 @@ from unittest import mock
 from cloud.rotation.record import Device
 from iot_agent.core.record import Record
 from iot_agent.storage.record_store import RecordStore
-from tests.powercut.renames import Undo
+from tests.powercut.renames import Rename
 from tests.simulator.cloud import Listed
 from tests.simulator.device import SERIAL, SimulatedDevice
 
@@ -19,7 +19,7 @@ class Moment:
     """The instant before an effect, at a position in the disk's log.
 
     `told` is the cloud's registry and table and the time; `saves` how many saves of the record had been begun, `saved`
-    the last of them that had returned; `undo` what undoes the renames whose directories were not synced yet.
+    the last of them that had returned; `unsynced` the renames whose directories had not been synced since.
     """
 
     position: int
@@ -27,7 +27,7 @@ class Moment:
     told: bytes
     saves: int
     saved: int
-    undo: Undo = ()
+    unsynced: tuple[Rename, ...] = ()
 
 
 @dataclass

@@ -14,15 +14,15 @@ SHORT = 12  # characters of a certificate's id
 
 
 def left_in_words(left: Left, cut: Cut) -> str:
-    """Say which writes the disk dropped or tore, and which renames it lost."""
-    renames = f"; lost are the renames of {_listed([name for name, _ in cut.moment.undo])}" if cut.forgetful else ""
+    """Say which writes the disk dropped or tore, and which renames are lost."""
+    lost = f"; lost are the renames of {_listed([one.path for one in cut.moment.unsynced])}" if cut.forgetful else ""
     if not left.writes:
-        return f"after flush {left.flush}, with nothing written since{renames}"
+        return f"after flush {left.flush}, with nothing written since{lost}"
     dropped = [_at(offset, length) for offset, length, kept in left.writes if kept == 0]
     torn = [f"{_at(offset, length)} after {kept} bytes" for offset, length, kept in left.writes if 0 < kept < length]
     return (
         f"after flush {left.flush}; of {len(left.writes)} writes since, the disk kept {cut.way}; "
-        f"dropped: {_listed(dropped)}; torn: {_listed(torn)}{renames}"
+        f"dropped: {_listed(dropped)}; torn: {_listed(torn)}{lost}"
     )
 
 
