@@ -177,21 +177,18 @@ def undisturbed(life: Life) -> None:
 
 def killed(life: Life) -> None:
     life.fuse(Interrupted(lambda _count, _name: life.chance.random() < KILLED))
-    with life.renames.watched():
-        undisturbed(life)
+    undisturbed(life)
 
 
 def killed_before_a_sync(life: Life) -> None:
     """Kill the process between a rename and the sync of its directory; the power stays on until later."""
-    life.noise = 0.0  # what another program syncs would take the rename along
 
     def between(_count: int, name: str) -> bool:
         renamed = life.device.fuse.names[-2:-1] == ["replace"]
         return renamed and name == "fsync" and life.chance.random() < KILLED_BEFORE_A_SYNC
 
     life.fuse(Interrupted(between))
-    with life.renames.watched():
-        life.live(3)
+    life.live(3)
 
 
 def failing_calls(life: Life) -> None:
