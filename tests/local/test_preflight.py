@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from tests.local.local_stack import Stage
 
 UNCHARGED = {"sts:GetCallerIdentity", "iam:GetRole", "iam:SimulatePrincipalPolicy"}  # the check's own
+ADOPTS = {"CreateChangeSet", "DeleteStack", "ExecuteChangeSet"}
 ELSEWHERE = {
     # The endpoint is asked for on AWS only. The rest is for a serial out of quarantine: what iot-fleet's `allow` calls
     # (tests/fleet/test_permissions.py).
     "device": {action for action in permissions.CALLS["device"] if action.startswith("iot:")},
-    "destroy": {"iot:DeleteCACertificate"},  # only when CloudFormation has left a CA behind
+    # The check-up of what a stack's deletion has left, and adoption of its tables: test_destroy, test_kept_tables.
+    "destroy": {"iot:DeleteCACertificate"},
+    "deploy": {"dynamodb:DescribeTable", *(f"cloudformation:{name}" for name in ADOPTS)},
 }
 NOT_CALLS = {"kms:TagResource"}  # part of CreateKey with tags
 
@@ -51,6 +54,7 @@ def test_the_list_is_what_setup_calls(stage: Stage, tmp_path: Path, key: str, ca
     for words in (
         ["deploy", "--ca-key", key],
         ["deploy", "--topic-prefix", "another"],
+        ["deploy", "--dry-run", "--lifetime", "1h"],
         device,
         ["destroy", "--yes", "--delete-vendor-key"],
     ):
@@ -133,5 +137,7 @@ def test_missing_permissions_are_named_and_nothing_is_made(
 
 def test_a_dry_run_makes_nothing(stage: Stage) -> None:
     before = inventory(stage)
-    assert "would deploy never to the local cloud" in stage.setup("deploy", "--dry-run", "--stack", "never")
+    said = stage.setup("deploy", "--dry-run", "--stack", "never")
+    assert "would deploy never to the local cloud" in said
+    assert "Add      AWS::DynamoDB::Table               DeviceTable\n" in said
     assert inventory(stage) == before
