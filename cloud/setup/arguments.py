@@ -87,8 +87,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     deploy.add_argument(
         "--dry-run",
         action="store_true",
-        help="check that nothing is missing, show the change set, and change nothing; if the stack is there, the Lambda's "
-        "code is uploaded to SAM's bucket for it",
+        help="check that nothing is missing, show the change set, and change nothing; for a change set of an existing "
+        "stack, the Lambda's code is uploaded to SAM's bucket",
     )
     deploy.add_argument(
         "--tag",
