@@ -1,4 +1,4 @@
-"""`agentctl`: show the state of the agent, ask it for a rotation, and start the doctor.
+"""`agentctl`: show the state of the agent, ask it for a rotation or withdraw one, and start the doctor.
 
 Exit statuses: `EXIT_STATUS`, from sysexits.h; 1 and 2 are those of monitoring plugins.
 """
@@ -21,9 +21,13 @@ from iot_agent.storage import layout
 # load, without them 41 ms (Python 3.11), and monitoring calls `agentctl status` often.
 
 RUN_DIRECTORY, STATE_DIRECTORY = "/run/iot-agent", "/var/lib/iot-agent"
-CONFIG = "/etc/iot-agent/agent.yaml"
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
-REFUSALS = {"not-permitted": os.EX_NOPERM, "busy": os.EX_TEMPFAIL, "not-configured": os.EX_CONFIG}
+REFUSALS = {
+    "not-permitted": os.EX_NOPERM,
+    "busy": os.EX_TEMPFAIL,
+    "nothing-to-cancel": os.EX_TEMPFAIL,
+    "not-configured": os.EX_CONFIG,
+}
 HEALTH = {"good": os.EX_OK, "attention": 1, "critical": 2}
 EXIT_STATUS = {
     os.EX_OK: "nothing is wrong",
@@ -32,7 +36,7 @@ EXIT_STATUS = {
     os.EX_USAGE: "wrong arguments",
     os.EX_UNAVAILABLE: "the daemon is not running; status then shows the record on the disk",
     os.EX_IOERR: "the answer of the daemon cannot be used",
-    os.EX_TEMPFAIL: "rotate: not possible now, or not finished within --wait",
+    os.EX_TEMPFAIL: "rotate: not possible now, or not finished within --wait; cancel: no rotation is under way",
     os.EX_NOPERM: "no permission",
     os.EX_CONFIG: "the daemon waits for its configuration",
 }
@@ -59,7 +63,7 @@ def arguments_parser() -> argparse.ArgumentParser:
     """Give the parser of the command line."""
     parser = Parser(
         prog="agentctl",
-        description="Show the state of the IoT agent of this device, and ask it for a rotation.",
+        description="Show the state of the IoT agent of this device, and ask it for a rotation or withdraw one.",
         epilog="exit status:\n" + "".join(f"  {code:<3} {meaning}\n" for code, meaning in sorted(EXIT_STATUS.items())),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -88,14 +92,20 @@ def arguments_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     rotate.set_defaults(run=_rotate)
 
+    cancel = commands.add_parser(
+        "cancel", help="withdraw a rotation, for example one that nobody answers; the active identity stays"
+    )
+    cancel.set_defaults(run=_cancel)
+
     history = commands.add_parser("history", help="show what has happened to the certificates of this device")
     history.add_argument("--json", action="store_true", help="print JSON for programs: a list of {at, event, detail}")
     history.set_defaults(run=_history)
 
     doctor = commands.add_parser("doctor", help="check everything that a renewal needs, and say what to repair")
     doctor.add_argument(
-        "--config", type=Path, default=CONFIG, metavar="FILE", help="configuration file (default: %(default)s)"
-    )
+        "--config", type=Path, metavar="FILE",
+        help="configuration file (default: the running daemon's, else /etc/iot-agent/agent.yaml)",
+    )  # fmt: skip
     doctor.add_argument("--json", action="store_true", help="print JSON for programs (docs/doctor.md)")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -137,7 +147,7 @@ def _report(arguments: argparse.Namespace) -> tuple[dict[str, Any] | None, int]:
 def _rotate(arguments: argparse.Namespace) -> int:
     answer = _ask(arguments, "rotate")
     if not answer["ok"]:
-        return _complain(REFUSALS.get(answer["error"], os.EX_IOERR), answer["message"])
+        return _refused(answer)
     sys.stdout.write(f"{answer['message']}\n")
     if arguments.wait is None:
         sys.stdout.write("follow it with: agentctl status --watch\n")
@@ -154,6 +164,18 @@ def _rotate(arguments: argparse.Namespace) -> int:
     return _complain(os.EX_TEMPFAIL, f"not rotated within {arguments.wait:.0f} s: {shown['reason']}{why}")
 
 
+def _cancel(arguments: argparse.Namespace) -> int:
+    answer = _ask(arguments, "cancel")
+    if not answer["ok"]:
+        return _refused(answer)
+    sys.stdout.write(f"{answer['message']}\n")
+    return os.EX_OK
+
+
+def _refused(answer: dict[str, Any]) -> int:
+    return _complain(REFUSALS.get(answer["error"], os.EX_IOERR), answer["message"])
+
+
 def _history(arguments: argparse.Namespace) -> int:
     events = _ask(arguments, "history")["history"]
     sys.stdout.write(json.dumps(events) if arguments.json else text.history(events) or "no events yet")
@@ -164,7 +186,7 @@ def _history(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from iot_agent.doctor import command  # noqa: PLC0415 - above
 
-    return command.run(arguments.config, as_json=arguments.json)
+    return command.run(arguments.config, Path(arguments.run_directory), as_json=arguments.json)
 
 
 def _ask(arguments: argparse.Namespace, command: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""`iot-agent`, the composition root of the daemon: the only module that knows everyone.
+"""`iot-agent`, the daemon: connects the rooms, and chooses the adapter behind each port.
 
-A configuration that is missing, wrong, or of another device is not an end: `waiting` waits until it is mended.
-Exit status (sysexits.h): `EXIT_STATUS`.
+If the configuration is missing, wrong, or of another device, `resident/unconfigured.py` waits until it is corrected.
+Exit statuses (sysexits.h): `EXIT_STATUS`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from iot_agent.core import journal_events
 from iot_agent.core.codec import LaterFormat
 from iot_agent.core.record import Record
 from iot_agent.core.settings import Settings
-from iot_agent.host import journal
+from iot_agent.host import agent_user, journal
 from iot_agent.host.argument_parser import Parser
 from iot_agent.host.control_socket import ControlServer, InUse
 from iot_agent.host.signals import Signals
@@ -55,17 +55,6 @@ class Stop(Exception):
         self.status = status
 
 
-class Unfit(Exception):
-    """Nobody can run with such a configuration; the text is every problem, one a line, each with its cure.
-
-    `files` and `passing` are those of `BadConfiguration`.
-    """
-
-    def __init__(self, text: str, files: tuple[Path, ...] = (), *, passing: bool = False) -> None:
-        super().__init__(text)
-        self.files, self.passing = files, passing
-
-
 def main() -> int:
     """Run the daemon until it is told to stop."""
     arguments = arguments_parser().parse_args()
@@ -76,7 +65,7 @@ def main() -> int:
             return _check(arguments.config)
         _run(arguments.config)
     except Stop as stop:
-        logger.error("%s", stop)  # noqa: TRY400 - it says it all
+        logger.error("%s", stop)  # noqa: TRY400 - the message is complete
         return stop.status
     except InUse as error:
         logger.error("%s; stop it first", error)  # noqa: TRY400 - the same
@@ -101,46 +90,43 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 def _check(config: Path) -> int:
     try:
-        settings = _read(config)
-    except Unfit as problem:
+        settings = read_configuration(config)
+        if user := agent_user.become(settings.state_directory):
+            read_configuration(config, **user)  # what root can read says nothing about what the agent can read
+    except BadConfiguration as problem:
         sys.stderr.write(f"iot-agent: the configuration is refused:\n{problem}\n")
         return os.EX_CONFIG
     sys.stdout.write(f"{config}: good; serial {settings.serial}, endpoint {settings.endpoint_host}\n")
     return os.EX_OK
 
 
-def _read(config: Path, *, starting: bool = False) -> Settings:
-    try:
-        return read_configuration(config, starting=starting)
-    except BadConfiguration as error:
-        raise Unfit(str(error), error.files, passing=error.passing) from error
-
-
 def _run(config: Path) -> None:
-    """Serve under the configuration, or wait for one that can be served under."""
+    """Run with the configuration, or wait for one that it can run with."""
     signals, notifier = Signals(), Notifier()
     run, state = given_directory("RUNTIME_DIRECTORY", DEFAULT_RUN), given_directory("STATE_DIRECTORY", DEFAULT_STATE)
     waiting = Unconfigured(config, state, run, notifier, watchdog_interval(), signals)
     while not signals.stop:
         seen = waiting.look()
         try:
-            _serve(config, _read(config, starting=True), signals, notifier)
-        except Unfit as problem:
+            _serve(config, read_configuration(config, starting=True), signals, notifier)
+        except BadConfiguration as problem:
             if not waiting.watch(problem.files):
-                continue  # they were not looked at before they were read: a change in between would be missed
-            _make_directory(run, layout.RUN_DIRECTORY)
+                continue  # a file that was not looked at before it was read may have changed in between
+            _make_directory(run, layout.RUN_DIRECTORY_MODE)
             try:
-                with _lock(state) if state.is_dir() else contextlib.nullcontext():  # where none is, no daemon serves
+                with _lock(state) if state.is_dir() else contextlib.nullcontext():  # without it no other daemon can run
                     waiting.until_changed(seen, str(problem), passing=problem.passing)
             except OSError as error:
-                raise Stop(os.EX_CANTCREAT, f"{problem}\nand nobody can be told: {run}: {error.strerror}") from error
+                raise Stop(
+                    os.EX_CANTCREAT, f"{problem}\nand the control socket cannot be made: {run}: {error.strerror}"
+                ) from error
 
 
 def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifier) -> None:
-    """Run the loop until a signal ends it; raises `Unfit`."""
+    """Run the loop until a signal ends it; raises `BadConfiguration`."""
     journal.configure(settings.log_level)
-    _make_directory(settings.state_directory, layout.PRIVATE_DIRECTORY)
-    _make_directory(settings.run_directory, layout.RUN_DIRECTORY)
+    _make_directory(settings.state_directory, layout.PRIVATE_DIRECTORY_MODE)
+    _make_directory(settings.run_directory, layout.RUN_DIRECTORY_MODE)
     with _lock(settings.state_directory):
         identities = IdentityDirectories(settings.state_directory)
         store = RecordStore(settings.state_directory, identities, settings.serial)
@@ -162,6 +148,7 @@ def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifie
         numbers = prometheus.Textfile(settings.metrics_textfile)
         socket = settings.run_directory / layout.CONTROL_SOCKET
         given = Dependencies(
+            config=config.absolute(),
             settings=settings,
             notifier=notifier,
             launch=Worker,
@@ -178,13 +165,13 @@ def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifie
 
 
 def _load(store: RecordStore, settings: Settings) -> Record:
-    """Load the record; raises `Unfit` for one of a later agent or of another device."""
+    """Load the record; raises `BadConfiguration` for one of a later agent or of another device."""
     try:
         record = store.load()
     except LaterFormat as error:
-        raise Unfit(f"cannot use the state in {settings.state_directory}: {error}") from error
+        raise BadConfiguration(f"cannot use the state in {settings.state_directory}: {error}") from error
     if record.serial != settings.serial:
-        raise Unfit(
+        raise BadConfiguration(
             f"{settings.state_directory} belongs to serial {record.serial}; the configuration says {settings.serial}. "
             "If the device was re-provisioned on purpose, move that directory away; a copied image must not keep it."
         )
@@ -194,8 +181,8 @@ def _load(store: RecordStore, settings: Settings) -> Record:
 def _reload(config: Path, running: Settings, applications: ApplicationAccess) -> Settings:
     """Read the configuration again; raises `ValueError` with what is wrong with it."""
     try:
-        settings = _read(config)
-    except Unfit as error:
+        settings = read_configuration(config)
+    except BadConfiguration as error:
         raise ValueError(str(error)) from error
     changed = [name for name in FIXED if getattr(settings, name) != getattr(running, name)]
     if changed:
@@ -216,10 +203,10 @@ def _make_directory(path: Path, mode: int) -> None:
 
 @contextlib.contextmanager
 def _lock(state: Path) -> Iterator[None]:
-    """Hold the state directory; the kernel lets go of it however the process ends."""
+    """Hold the file `lock` in the state directory; the kernel releases it however the process ends."""
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(state / layout.LOCK, flags, layout.PRIVATE_FILE)
+        descriptor = os.open(state / layout.LOCK, flags, layout.PRIVATE_FILE_MODE)
     except OSError as error:
         raise Stop(os.EX_CANTCREAT, f"cannot lock {state}: {error.strerror}") from error
     try:
@@ -228,9 +215,7 @@ def _lock(state: Path) -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             raise Stop(os.EX_TEMPFAIL, f"another daemon (pid {holder}) serves {state}; stop it first") from error
-        with contextlib.suppress(
-            OSError
-        ):  # who holds it is told for people; a full disk must not keep us from starting
+        with contextlib.suppress(OSError):  # the pid is for people; a full disk must not prevent the start
             os.truncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
         yield

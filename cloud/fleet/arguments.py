@@ -73,8 +73,10 @@ Prints everything known about one device: its record, its history, and its certi
 have them. The exit status is 1 if the two differ; each difference comes with what to do. Times are UTC."""
 
 FORECAST = """\
-Shows when certificates expire, when they will be renewed, and which devices are at risk: those whose certificate
-expires within three times the usual time between contacts, and those in the last sixth of their certificate's life."""
+Shows when certificates expire, when they will be renewed, how many renewals that is a second at most, and which devices
+are at risk: those whose certificate is in the last sixth of its life, those whose renewal should be done and that have
+less than the usual time between two contacts left, and those that are silent for longer than is usual and whose
+certificate expires within three times this silence."""
 
 ALLOW = """\
 Puts serials on the allow-list. A device that was quarantined because it connected before it was allowed may then

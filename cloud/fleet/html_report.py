@@ -6,13 +6,15 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from cloud.fleet import formatting
+from cloud.fleet.forecast import about_renewals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloud.fleet.forecast import Forecast, Histogram
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 240, 52, 34, 12
+WIDTH, HEIGHT, BOTTOM, TOP = 720, 240, 34, 12
+DIGIT_WIDTH, GAP = 8, 8
 LABELS, LABEL_WIDTH = 6, 72
 
 STYLE = """
@@ -65,7 +67,8 @@ def render(forecast: Forecast, title: str) -> str:
 <p>As of now; a device that renews moves to the right. One bar is {formatting.span(forecast.expiry.width)}.</p>
 {_plot(forecast.expiry, lambda ms: formatting.moment(ms)[:10], "devices whose certificate expires from")}
 <h2>Renewals expected</h2>
-<p>At two thirds of each certificate's life. One bar is {formatting.span(forecast.renewals.width)}.</p>
+<p>One bar is {formatting.span(forecast.renewals.width)}.</p>
+{"".join(_sentence(one) for one in about_renewals(forecast))}
 {_plot(forecast.renewals, lambda ms: formatting.moment(ms)[:10], "devices that renew from")}
 <h2>Last contact</h2>
 <p>How long ago each device last sent a message. One bar is {formatting.span(forecast.contacts.width)}.</p>
@@ -81,23 +84,28 @@ def _total(number: str, what: str, *, warn: bool = False) -> str:
     return f"<li{' class=warn' if warn else ''}><b>{escape(number)}</b>{escape(what)}</li>"
 
 
+def _sentence(text: str) -> str:
+    return f"<p>{escape(text[0].upper() + text[1:])}.</p>"
+
+
 def _plot(histogram: Histogram, label: Callable[[int], str], what: str) -> str:
     """Return a bar chart of counts over time; grid lines mark the largest count and half of it."""
     counts = histogram.counts
     most = max(counts, default=0)
     if not most:
         return "<p>None.</p>"
-    inner, tall = WIDTH - LEFT, HEIGHT - BOTTOM - TOP
+    left = GAP + DIGIT_WIDTH * len(f"{most:,}")
+    inner, tall = WIDTH - left, HEIGHT - BOTTOM - TOP
     step = inner / len(counts)
     shapes = []
     for share in (0.0, 0.5, 1.0):
         y = TOP + tall * (1 - share)
-        shapes.append(f'<line x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        shapes.append(f'<line x1="{left}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
         if share * most == int(share * most):
-            shapes.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{int(share * most):,}</text>')
+            shapes.append(f'<text x="{left - GAP}" y="{y + 4:.1f}" text-anchor="end">{int(share * most):,}</text>')
     every = max(1, -(-len(counts) // LABELS))
     for number, count in enumerate(counts):
-        x, named = LEFT + number * step, label(histogram.start + number * histogram.width)
+        x, named = left + number * step, label(histogram.start + number * histogram.width)
         if count:
             high = max(1.5, tall * count / most)
             shapes.append(

@@ -9,9 +9,12 @@ from cloud.rotation.record import Renewal
 
 SLICES: Final = 96
 
-MOST_PER_SECOND: Final = 5.0
-"""AWS IoT registers ten certificates a second for the whole account, and a renewal deletes one as well (AWS General
-Reference, "AWS IoT Core endpoints and quotas"): half of that leaves room for devices that register meanwhile."""
+QUOTA_PER_SECOND: Final = 10.0
+"""Certificates that AWS IoT registers in a second, for the whole account; a renewal deletes one as well, under a quota
+of the same size (AWS General Reference, "AWS IoT Core endpoints and quotas")."""
+
+MOST_PER_SECOND: Final = QUOTA_PER_SECOND / 2
+"""Half of the quota leaves room for devices that register meanwhile."""
 
 
 def window(serial: str, start: int, over: int, reason: str, now: int) -> Renewal:

@@ -17,7 +17,7 @@ from iot_agent.config import agent_yaml, bundle
 from iot_agent.config.agent_yaml import AgentYamlError
 from iot_agent.core.settings import dump
 
-LONGEST_TEXT = 64 * 1024  # characters: a file full of mistakes has more than anybody reads
+LONGEST_PROBLEMS = 64 * 1024  # characters: a file full of mistakes has more than anybody reads
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def _answer(path: Path, *, starting: bool) -> dict[str, object]:
     try:
         settings = agent_yaml.read(path)
     except AgentYamlError as error:
-        return {"problems": str(error)[:LONGEST_TEXT], "files": []}
+        return {"problems": str(error)[:LONGEST_PROBLEMS], "files": []}
     found = bundle.problems(settings, starting=starting)
     if found:
         return {"problems": "\n".join(map(str, found)), "files": [str(problem.path) for problem in found]}

@@ -1,8 +1,8 @@
 """Records and outcomes as JSON: on disk, and between daemon and worker. Pure.
 
 A record on disk is format 1: {"format": 1, "crc32": hex, "record": {"format": 1, …}}, the checksum over the text
-of the record. It finds bit-rot and torn writes; whoever can forge it can also write the keys beside it. The format that
-counts is the one inside, which the checksum covers; the one outside is for version 0.1.0, which knows no other.
+of the record. It finds accidental damage only; who can forge it can write the keys, too. The format that counts is
+the one inside, which the checksum covers; the one outside is for version 0.1.0, which reads no other.
 
 How the record evolves: a new field has a default and is top-level, so that either version reads the other's; only a
 change that an older version must not misread gets a new format, with a migration here. Every released version's record
@@ -52,7 +52,7 @@ def decode_record(content: bytes) -> Record:
         checksum, body = wrapper["crc32"], wrapper["record"]
         if checksum != _checksum(json.dumps(body, separators=(",", ":"))):
             raise Damaged("its checksum is wrong")
-        version = body.get("format", FORMAT)  # 0.1.0 told it outside only
+        version = body.get("format", FORMAT)  # 0.1.0 wrote it outside only
         if version > FORMAT:
             raise LaterFormat(f"written by a later agent (format {version}, not {FORMAT}); upgrade the agent")
         return typed_json.read(Record, _from_0_1_0(body))
@@ -65,7 +65,7 @@ def _checksum(body: str) -> str:
 
 
 def _for_0_1_0(record: Record) -> dict[str, Any]:
-    """Say what has another name now also by its old one: a device that goes back to 0.1.0 loses nothing."""
+    """Write renamed fields under their old names too, so that a device that goes back to 0.1.0 loses nothing."""
     newest = record.unconfirmed[-1] if record.unconfirmed else None
     return {
         "set_aside": None if newest is None else asdict(newest),
@@ -75,7 +75,7 @@ def _for_0_1_0(record: Record) -> dict[str, Any]:
 
 
 def _from_0_1_0(body: dict[str, Any]) -> dict[str, Any]:
-    """Read the old names where the new ones are absent; a wait is over, its beginning was not told."""
+    """Read the old names where the new ones are absent. The wait is over: 0.1.0 did not store its beginning."""
     if "unconfirmed" in body:
         return body
     set_aside = body["set_aside"]
@@ -102,7 +102,7 @@ def decode_outcome(content: bytes) -> Outcome:
 
 @dataclass(frozen=True)
 class Request:
-    """What the daemon asks of a worker: one step, from this record, at this time, under these settings."""
+    """What the daemon asks a worker to do: one step, from this record, at this time, under these settings."""
 
     step: Kind
     record: Record

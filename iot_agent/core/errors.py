@@ -1,7 +1,7 @@
-"""What can go wrong, in two kinds, each with a remedy a person can act on. Pure.
+"""What can go wrong, in two kinds, each with a remedy for a person. Pure.
 
-Retryable   the world's fault or a passing one: the same step is tried again after a back-off
-Fatal       trying the same again cannot help: the agent says so, stays up, and goes on with what else it can do
+Retryable   it may pass: the same step is tried again after a back-off
+Fatal       the same step will fail again: the agent reports it, and goes on with what else it can do
 
 A code is a stable word: it is stored in the record, shown by `agentctl status`, and documented once, here. What a
 failure says about an identity is read from its code alone, in three sets:
@@ -14,7 +14,7 @@ all others  say nothing about a certificate: no answer, a lost connection, a ser
 
 from enum import StrEnum
 
-LOCKED_PAUSE = 3600  # seconds that a locked token is left alone: attempts may make its lock longer
+LOCKED_PAUSE = 3600  # seconds without an attempt at a locked token: each attempt may make its lock longer
 LONGEST_TEXT = 1024  # characters of an error's message: it is stored in the record
 
 
@@ -113,7 +113,7 @@ REMEDIES: dict[Code, str] = {
 
 
 def printable(text: str) -> str:
-    """Give `text` on one line, with every character that a terminal or a line protocol could obey replaced by `?`."""
+    """Give `text` on one line, with `?` for every character that a terminal or a line protocol would interpret."""
     return "".join(character if character.isprintable() else " " if character.isspace() else "?" for character in text)
 
 

@@ -1,6 +1,6 @@
 """What the journal calls things: one message id for each kind of event (sd-journal(3), systemd.journal-fields(7)).
 
-An id is for ever. What each means and what to do about it is in packaging/iot-agent.catalog, for `journalctl -x`; a
+An id never changes. What each means and what to do about it is in packaging/iot-agent.catalog, for `journalctl -x`; a
 test holds the two together. Field names start with IOT_AGENT_ so that they are ours in a journal shared with all else.
 """
 
@@ -24,6 +24,7 @@ MESSAGE_IDS = {
     # the life of a certificate; these are also the words of `agentctl history`
     "introduced": "52bed931903b4b82ab8d68b5dcdf065c",
     "rotation-requested": "92288aca5e5e45739cec2642c89b3bf3",
+    "rotation-cancelled": "0f02d4405db343dab3f65816c6f096e2",
     "issued": "1a37e5296b5049fd8542bc6fdfc40cf8",
     "promoted": "07d7953cb4b5463aa0e058a26a3272e4",
     "rolled-back": "1e876b6b29fb41e1bca936147bf3eecf",

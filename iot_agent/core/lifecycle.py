@@ -26,7 +26,9 @@ Rules
      bring it forward but never put it off; advice never to less than the minimum interval after the last renewal.
   8. What nothing needs is deleted before another key is made. If deleting fails, that delays nothing else; it is tried
      again after the longest pause, or after the next contact with the cloud.
-  9. A cloud that speaks only the sample's protocol acknowledges once. With such a cloud, a certificate that connects,
+  9. An operator may withdraw a rotation at any moment. A certificate that was stored stays as `unconfirmed`, as after a
+     failed proof (rule 3); a key without a certificate is dropped. A renewal that is due begins again with another key.
+ 10. A cloud that speaks only the sample's protocol acknowledges once. With such a cloud, a certificate that connects,
      subscribes and publishes, but gets no answer, becomes active without one; the previous identity stays on disk.
 
 How a certificate becomes active
@@ -34,7 +36,7 @@ How a certificate becomes active
   `decide`               → a step `prove` for it
   `apply` of that proof  → `_promote` → `_activate`: the certificate is active, the state `acked`
   or, if the proof fails → `_failed` → `_not_proven`: the proof is tried again, or `_roll_back` returns to the previous
-                           state, or (rule 9) `_accept_unanswered` → `_activate`
+                           state, or (rule 10) `_accept_unanswered` → `_activate`
 
 Times are seconds since the epoch.
 """
@@ -248,6 +250,22 @@ def request_rotation(record: Record, now: float) -> Record:
     return note(replace(record, renew_requested=max(1, int(now))), now, "rotation-requested", "by an operator")
 
 
+def cancel_rotation(record: Record, now: float) -> Record:
+    """Withdraw the rotation that was ordered or is under way (rule 9); the same record if there is none.
+
+    A check-in is then due: it shows over the previous identity whether the cloud has committed to the withdrawn one.
+    """
+    pending = record.pending
+    if pending is None and not record.renew_requested:
+        return record
+    record = replace(reset_backoff(record), renew_requested=0, check_in_at=0)
+    if pending is not None and pending.certificate is None:
+        record = _drop_pending(record, now, "its rotation was withdrawn")
+    elif pending is not None:
+        record = _set_aside(record)
+    return note(record, now, "rotation-cancelled", "by an operator")
+
+
 # ---- what a success changes -----------------------------------------------------------------------------------------
 
 
@@ -397,7 +415,7 @@ def _counted(record: Record, failure: Failure, retry_after: int | None, context:
 
 
 def _not_proven(record: Record, code: str, context: ApplyContext) -> Record:
-    """Count a failed proof of the pending certificate: after enough of them the proof is over (rules 3 and 9)."""
+    """Count a failed proof of the pending certificate: after enough of them the proof is over (rules 3 and 10)."""
     pending, most = _pending(record), context.policy.prove_attempts
     refusals = pending.refusals + (code in COUNTS)
     failures = record.proof_failures + (code not in NO_SESSION)
@@ -409,7 +427,7 @@ def _not_proven(record: Record, code: str, context: ApplyContext) -> Record:
 
 
 def _accept_unanswered(record: Record, context: ApplyContext) -> Record:
-    """Make the pending identity active without an answer (rule 9). Nothing was acknowledged, so nothing is deleted."""
+    """Make the pending identity active without an answer (rule 10). Nothing was acknowledged, so nothing is deleted."""
     identity = _identity(_pending(record))
     unconfirmed = _more_unconfirmed(record, record.active)
     record = replace(_without_failures(record), state=State.ACKED, pending=None, unconfirmed=unconfirmed)
@@ -425,22 +443,29 @@ def _roll_back(record: Record, context: ApplyContext) -> Record:
     rollbacks = record.rollbacks + 1
     attempt = max(record.attempt, rollbacks * context.policy.prove_attempts)
     delay = backoff(attempt, context.policy, context.jitter)
-    kept = _more_unconfirmed(record, unproven)
     record = replace(
+        _set_aside(record),
+        rollbacks=rollbacks,
+        attempt=attempt,
+        wait=min(max(record.wait, ceil(delay)), _longest_wait("", context.policy)),
+    )
+    return note(record, context.now, "rolled-back", f"{unproven.certificate.certificate_id} could not be proven")
+
+
+def _set_aside(record: Record) -> Record:
+    """Return to the previous state; the pending identity stays on disk, unconfirmed. Its failures say nothing now."""
+    kept = _more_unconfirmed(record, _identity(_pending(record)))
+    return replace(
         record,
         state=State.JITP if record.active is None else State.ACKED,
         pending=None,
         unconfirmed=kept,
         to_delete=_more_to_delete(record, *(identity for identity in record.unconfirmed if identity not in kept)),
         proof_failures=0,
-        rollbacks=rollbacks,
-        attempt=attempt,
         problem="",
         failures=0,
         fallbacks=0,
-        wait=min(max(record.wait, ceil(delay)), _longest_wait("", context.policy)),
     )
-    return note(record, context.now, "rolled-back", f"{unproven.certificate.certificate_id} could not be proven")
 
 
 def _drop_pending(record: Record, now: float, why: str) -> Record:

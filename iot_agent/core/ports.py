@@ -1,4 +1,4 @@
-"""The ports: what the steps need of the world. Adapters implement them; the simulator stands behind the same ones."""
+"""The ports: the interfaces between steps and cycle and their adapters. The simulator implements them, too."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -54,7 +54,7 @@ class KeyStore(Protocol):
         """Say how a TLS client uses this key with that certificate."""
 
     def labels(self) -> frozenset[str]:
-        """Name every key that carries our label prefix; foreign keys are not ours to see."""
+        """List the labels of our keys; keys of other programs are left out."""
 
     def remove(self, label: str) -> None:
         """Destroy a key; fine if it is not there."""
@@ -67,7 +67,7 @@ class Session(Protocol):
         """Subscribe with QoS 1; `Retryable("not-permitted")` if any is denied."""
 
     def exchange(self, topic: str, payload: bytes, reply_topic: str, accept: Callable[[bytes], T | None]) -> T:
-        """Publish (QoS 1) and wait for the reply that `accept` makes something of; None from it means: not for us."""
+        """Publish (QoS 1) and wait until `accept` gives a result; it gives None for a message that is not the reply."""
 
 
 class Cloud(Protocol):
@@ -105,14 +105,14 @@ class Identities(Protocol):
         """Name the identity that the link `current` points at."""
 
     def point_current(self, label: str) -> None:
-        """Flip `current` to this identity, in one rename."""
+        """Make `current` lead to this identity, in one rename."""
 
 
 class StateStore(Protocol):
-    """Where the record lives."""
+    """Where the record is stored."""
 
     def disk(self) -> OnDisk:
-        """Tell what identities are on the disk, as far as they can be read now."""
+        """List the identities on the disk that can be read now."""
 
     def save(self, record: Record) -> None:
         """Write it durably; raises `OSError`."""
@@ -129,23 +129,23 @@ class Applications(Protocol):
 
 
 class Clock(Protocol):
-    """Wall time, and time that nobody can set."""
+    """The wall clock, and a clock that nobody can set."""
 
     def now(self) -> float:
-        """Give seconds since the epoch, never behind what the cloud has told."""
+        """Give seconds since the epoch, never below the floor."""
 
     def elapsed(self) -> float:
-        """Give seconds since some moment, the machine's sleep included; no setting of the clock moves them."""
+        """Give seconds since some moment, the machine's sleep included; setting the wall clock does not change them."""
 
     @property
     def trusted(self) -> bool:
-        """Whether the system clock agrees."""
+        """Whether the wall clock is not below the floor."""
 
     def lift(self, floor: int) -> None:
-        """Learn that this much time has passed for sure."""
+        """Raise the floor to this time."""
 
 
-class Notifier(Protocol):
+class ServiceManager(Protocol):
     """The service manager."""
 
     def ready(self) -> None:
@@ -155,7 +155,7 @@ class Notifier(Protocol):
         """Show one line."""
 
     def alive(self) -> None:
-        """Feed the watchdog."""
+        """Restart the watchdog's timer."""
 
     def reloading(self) -> None:
         """Say that a reload has begun."""
@@ -172,7 +172,7 @@ class Work(Protocol):
 
     @property
     def seconds_left(self) -> float:
-        """Until it is stopped."""
+        """Seconds until it is stopped."""
 
     def poll(self) -> Outcome | None:
         """Give the outcome if there is one."""
@@ -182,7 +182,7 @@ class Work(Protocol):
 
 
 class Examiner(Protocol):
-    """The check that an issued certificate is fit to be ours."""
+    """The check that an issued certificate is fit."""
 
     def __call__(self, pem: str, chain: str | None, public_key: bytes) -> Certificate:
         """Give its facts, or raise `Retryable("unfit-certificate")` saying which check failed."""

@@ -1,12 +1,12 @@
-"""What is said on the wire: topics and payloads, as frozen dataclasses. Pure; to parse is to validate.
+"""Topics and payloads, as frozen dataclasses: the device's half of docs/protocol.md. Pure; what is parsed is valid.
 
-The device's half of the protocol in docs/protocol.md; tests/contract/ pins it together with the cloud's half.
+tests/contract/ checks it against the cloud's half.
 
 - Required fields are few; unknown fields are ignored, so that either side may be upgraded first.
 - A payload larger than 64 KiB or nested deeper than 16 is refused before anything looks at it.
 - A number is at most 2**53, what every JSON reader has exactly (RFC 8259, 6); a time is before the year 10000.
-- Text for people is made printable and cut: it is no reason to refuse what it comes with.
-- Any reply may be an error instead. Advice that makes no sense is dropped; the rest of its message stands.
+- Text for people is made printable and cut; a message is never refused because of it.
+- Any reply may be an error instead. Advice that is not valid is ignored; the rest of its message counts.
 """
 
 import json
@@ -71,7 +71,7 @@ class CreateResponse:
 
 @dataclass(frozen=True)
 class AckRequest:
-    """Said over the new certificate: it works, retire the previous one."""
+    """Sent over the new certificate: it works, the previous one may be retired."""
 
     cert_id: str
     request_id: str
@@ -114,7 +114,7 @@ class CheckInResponse:
 
 @dataclass(frozen=True)
 class ErrorResponse:
-    """The cloud cannot or will not; `retry_after_s` is None when trying again will not help."""
+    """The cloud cannot do this, or refuses it; `retry_after_s` is None when trying again will not help."""
 
     code: str
     message: str
@@ -190,7 +190,7 @@ def _whole(value: object, most: int = MAX_NUMBER) -> TypeGuard[int]:
 
 
 def _text(value: str) -> str:
-    """Cut it, then take out what no terminal or log may get: control characters, and halves of UTF-16 pairs."""
+    """Cut it, then replace control characters and halves of UTF-16 pairs, which no terminal or log may get."""
     return printable(value[:MAX_TEXT])
 
 

@@ -1,13 +1,13 @@
-"""What the disk holds outranks what the record remembers. Pure; the cycle applies it at boot and after each failure.
+"""Brings the record up to date with the disk. Pure; the cycle applies it at boot and after each failure.
 
-A record may be one save older than the disk: the power went between a rename and its commit, a damaged record was
-replaced by the one before, a backup was restored. Then
+A record may be older than the disk: the power failed after a certificate was stored, a damaged record was replaced by
+the one before, or a backup was restored. Then
 
-- a certificate that is stored for the pending key is taken up, not asked for again: the cloud may have been told of it;
+- a certificate that is stored for the pending key is used, and not requested again: the cloud may have committed to it;
 - a complete identity that the record does not know is kept as unconfirmed, and gets its turn (`fallback`);
-- what has no certificate is left of a crash, and is removed;
-- an active identity that is not complete any more is looked at now, not at the next check-in;
-- a record that is lost is made again from the identities: the one that `current` names is active, else the newest.
+- a directory without a certificate was left by a crash, and is removed;
+- if the active identity is no longer complete, a check-in is due now, so that the failure is noticed;
+- a record that is lost is rebuilt from the identities: the one that `current` names is active, else the newest.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ class OnDisk:
 
 
 def reconcile(record: Record, disk: OnDisk, context: ApplyContext) -> Record:
-    """Bring the record up to what the disk holds; a record that is not behind comes back unchanged."""
+    """Give the record that agrees with the disk: the same one, if it is up to date."""
     record = _take_up_stored(record, disk, context)
     record = _keep_unknown(record, disk, context)
     left = sorted(disk.orphans - record.protected_labels - set(record.to_delete))
@@ -38,7 +38,7 @@ def reconcile(record: Record, disk: OnDisk, context: ApplyContext) -> Record:
 
 
 def rebuild(serial: str, disk: OnDisk) -> Record:
-    """Make a record from the disk alone; `reconcile` adds what is not in force."""
+    """Make a record from the disk alone; `reconcile` adds the other identities."""
     newest_last = _by_age(disk.complete)
     active = next((one for one in newest_last if one.label == disk.current), newest_last[-1] if newest_last else None)
     return Record(serial, State.UNPROVISIONED if active is None else State.ACKED, active=active)
@@ -79,5 +79,5 @@ def _with_instant(certificate: Certificate, context: ApplyContext) -> Certificat
 
 
 def _by_age(identities: tuple[Identity, ...]) -> tuple[Identity, ...]:
-    """Order by the cloud's clock, the oldest first; labels carry the device's clock, which may have been wrong."""
+    """Order by the cloud's clock, the oldest first; a label has the time of the device, which may be wrong."""
     return tuple(sorted(identities, key=lambda identity: (identity.certificate.not_before, identity.label)))

@@ -1,6 +1,6 @@
-"""What a device remembers of its life, and what a step may tell of itself: plain frozen data, no rules.
+"""What a device remembers, and the outcomes of a step: plain frozen data, no rules.
 
-Times are seconds since the epoch. `store` gives these a form on disk; `lifecycle` holds the rules.
+Times are seconds since the epoch. `codec` turns these into JSON; `lifecycle` has the rules.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Kind(StrEnum):
 
     INTRODUCE = "introduce"  # open a session with the bootstrap identity
     GENERATE = "generate"  # make the pending key and its CSR
-    REQUEST = "request"  # send the CSR over the identity in force; check and store the certificate
+    REQUEST = "request"  # send the CSR over the active identity; check and store the certificate
     PROVE = "prove"  # connect, subscribe, publish and be acknowledged over the new certificate
     RETIRE = "retire"  # remove keys and certificates that nothing needs any more
-    CHECK_IN = "check-in"  # report to the cloud; hear its time and its advice
+    CHECK_IN = "check-in"  # report to the cloud; receive its time and its advice
     WAIT = "wait"
 
 
@@ -52,7 +52,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Pending:
-    """A rotation under way: the new key's label, how far it has come, how often its proof has failed."""
+    """A rotation under way: the new key's label, how far it has come, how often its certificate was refused."""
 
     label: str
     request_id: str
@@ -94,16 +94,16 @@ class Advised:
 class Record:
     """Everything the daemon must remember. Every field but the serial has a default: it is absent from older records.
 
-    active            the identity that serves; None while the bootstrap identity is the only one
+    active            the identity that applications use; None while the bootstrap identity is the only one
     pending           the rotation under way, or a key made in advance
-    unconfirmed       complete identities that the cloud may have committed to without our knowing, the oldest first
+    unconfirmed       complete identities that the cloud may have committed to, its answer lost; the oldest first
     to_delete         labels of identities that nothing needs any more
     attempt           failures in a row, of whatever step; only contact with the cloud that ends them sets it to 0. A
-                      certificate that is given up counts as many as its proof may have
+                      rollback counts as many as a proof may have
     waiting_since     when the last failure began its wait of `wait` seconds
     failure           the last failure; `cleanup` the last one of removing what is in `to_delete`
-    problem           the code of the last failure that was not a fallback's, "" once the cloud has answered
-    failures          failures since a fallback, another identity, last had its turn; `fallbacks` how many had
+    problem           the code of the last failure of the identity that should be used, "" once the cloud has answered
+    failures          failures since another identity last had its turn; `fallbacks` is the number of such turns
     proof_failures    failures in a row to prove the pending certificate
     rollbacks         certificates in a row that could not be proven
     renewed_at        when the active identity became active
@@ -190,7 +190,7 @@ class Retired:
 
 @dataclass(frozen=True)
 class CheckedIn:
-    """The cloud has the report; its clock, and advice if any."""
+    """The cloud has the report, and answered with its time, and with advice if it has any."""
 
     cloud_time: int
     advice: Advice | None

@@ -1,8 +1,8 @@
-"""When: the renewal instant of a certificate, and the back-off between attempts. Pure.
+"""The renewal instant of a certificate, and the back-off between attempts. Pure.
 
-- The window is computed from the certificate that was really issued, never from what was asked for.
-- The instant in it is drawn once, when the certificate arrives, and stored; a redraw at every look would let the
-  earliest draw win and herd a fleet together.
+- The renewal window is computed from the dates of the certificate that was issued.
+- The instant in it is drawn once, when the certificate arrives, and stored. If it were drawn again at each decision,
+  the earliest draw would win, and a fleet would renew at nearly the same time.
 - Two rotations are never closer than the minimum interval: a CA that issues absurdly short certificates cannot make
   the device renew in a loop. A certificate that leaves no room for that interval is not worth taking.
 - Back-off doubles, with jitter over the upper half, so that each pause is longer than the one before; it is capped,
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 LAST_USEFUL = 0.9  # of the lifetime: a renewal planned later leaves no time for retries
 SHORTEST_RETRY = 1.0
+NEVER = 100.0 * 365 * 86400  # an interval that is off: longer than a device lives
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def worth_taking(not_before: int, not_after: int, now: float, policy: Policy) ->
 
 
 def renewal_instant(not_before: int, not_after: int, now: float, policy: Policy, draw: float) -> int:
-    """Draw the moment to renew a certificate that arrives `now` and is `worth_taking`."""
+    """Draw the instant to renew a certificate that arrives `now` and is `worth_taking`."""
     lifetime = not_after - not_before
     start = not_before + policy.renewal_fraction * lifetime
     drawn = start + draw * policy.renewal_spread * lifetime

@@ -1,8 +1,8 @@
 """Frozen dataclasses from JSON, by their annotations: the one decoder of records, outcomes and settings. Pure.
 
 - A field that is absent takes its default, so that a later version can read what an earlier one wrote.
-- A field that is not known is passed over, so that an earlier version can read what a later one wrote.
-- A value of another type, or a number that no clock or counter of ours can reach, is a `ValueError`.
+- A field that is not known is ignored, so that an earlier version can read what a later one wrote.
+- A value of another type, or a number above 2**53, is a `ValueError`.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
-LARGEST = 2**53  # what every reader of JSON can hold exactly (RFC 8259, section 6)
+LARGEST_NUMBER = 2**53  # what every reader of JSON can hold exactly (RFC 8259, section 6)
 
 
 def parse(kind: type[T], content: bytes | str) -> T:
@@ -26,7 +26,7 @@ def parse(kind: type[T], content: bytes | str) -> T:
 
 
 def read(kind: type[T], value: object) -> T:
-    """Make a `kind` of what `json.loads` gave; raises `ValueError`."""
+    """Make an instance of `kind` from what `json.loads` gave; raises `ValueError`."""
     made: T = _read(kind, value)
     return made
 
@@ -66,7 +66,7 @@ def _dataclass(kind: Any, value: object) -> Any:  # noqa: ANN401 - a dataclass a
 
 
 def _scalar(kind: Any, value: object) -> Any:  # noqa: ANN401 - str, int, float or bool
-    if isinstance(value, int | float) and not abs(value) <= LARGEST:  # what is not a number compares as false
+    if isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:  # what is not a number compares as false
         raise ValueError("a number is too large")
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise ValueError(f"{value!r:.40} is not {kind.__name__}")

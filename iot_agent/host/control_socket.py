@@ -1,9 +1,9 @@
 """The Unix socket between `agentctl` and the daemon: one line of JSON each way.
 
-Reading (`status`, `history`) is for whoever the socket's mode and group let in; changing (`rotate`) is for root and for
-the daemon's own user, as the kernel names the peer (SO_PEERCRED, unix(7)). A request is at most 4 KiB and must come
-within five seconds; at most eight clients at a time. A ninth takes the place of the one that has been there longest,
-but never that of root or of the daemon's own user, unless it is theirs too. Nothing a client does can block the daemon.
+The mode and group of the socket decide who may read (`status`, `history`). Only root and the daemon's own user may
+change something (`rotate`, `cancel`); the kernel says who the client is (SO_PEERCRED, unix(7)). A request has at most
+4 KiB and must come within five seconds. At most eight clients are served at a time: a ninth replaces the oldest one,
+but root and the daemon's own user are replaced only by each other. No client can block the daemon.
 """
 
 import json
@@ -20,12 +20,12 @@ Handler = Callable[[str], dict[str, Any]]
 MAX_REQUEST = 4096
 MAX_REPLY = 1024 * 1024
 MAX_CLIENTS = 8
-BACKLOG = 128  # clients that the kernel keeps for us; all that are there are accepted at once
+BACKLOG = 128  # clients that the kernel queues; all that are queued are accepted at once
 CLIENT_LIMIT = 5.0
-DEAF = 1.0  # seconds without accepting, after the machine could not: it would say so again at once, without end
+NO_ACCEPT = 1.0  # seconds after a failed accept(2): tried at once, it would fail at once, without end
 # What may be raised when an answer is shown that is not one of ours: something is missing, or is of another type.
 SENSELESS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-READING, CHANGING = frozenset({"status", "history"}), frozenset({"rotate"})
+READING, CHANGING = frozenset({"status", "history"}), frozenset({"rotate", "cancel"})
 
 
 class InUse(Exception):
@@ -33,7 +33,7 @@ class InUse(Exception):
 
 
 class Client:
-    """One connection being served; `trusted` is root and the daemon's own user."""
+    """One client; `trusted` if it is root or the daemon's own user."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -53,7 +53,7 @@ class ControlServer:
     def __init__(self, path: Path, selector: selectors.BaseSelector, handler: Handler) -> None:
         self._path, self._selector, self._handler = path, selector, handler
         self._clients: list[Client] = []  # the oldest first
-        self._deaf_until: float | None = None
+        self._accept_again_at: float | None = None
         _remove_left_behind(path)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._listener.bind(str(path))
@@ -65,40 +65,40 @@ class ControlServer:
         """Stop serving and remove the socket."""
         for client in list(self._clients):
             self._drop(client)
-        if self._deaf_until is None:
+        if self._accept_again_at is None:
             self._selector.unregister(self._listener)
         self._listener.close()
         self._path.unlink(missing_ok=True)
 
     def expire(self) -> float | None:
-        """Drop clients that are too slow, hear again; give the seconds until the next of these is due, or None."""
+        """Drop slow clients, accept again after a failure; give the seconds until one of these is due, or None."""
         now = time.monotonic()
         for client in [client for client in self._clients if client.deadline <= now]:
             self._drop(client)
-        if self._deaf_until is not None and self._deaf_until <= now:
+        if self._accept_again_at is not None and self._accept_again_at <= now:
             self._listen(now)
         moments = [client.deadline for client in self._clients]
-        if self._deaf_until is not None:
-            moments.append(self._deaf_until)
+        if self._accept_again_at is not None:
+            moments.append(self._accept_again_at)
         return min((moment - now for moment in moments), default=None)
 
     def _listen(self, now: float) -> None:
         try:
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-            self._deaf_until = None
+            self._accept_again_at = None
         except OSError:  # the kernel has no memory for it
-            self._deaf_until = now + DEAF
+            self._accept_again_at = now + NO_ACCEPT
 
     def _accept(self) -> None:
-        """Take all who are waiting, so that a crowd does not keep root waiting outside."""
+        """Accept all who are queued: root may be the last of many."""
         for _ in range(BACKLOG):
             try:
                 connection, _address = self._listener.accept()
             except (BlockingIOError, ConnectionError):
-                return  # nobody is left, or has gone again
-            except OSError:  # out of descriptors or memory: the listener would be ready again at once
+                return  # no client is left, or it has gone
+            except OSError:  # no descriptor or memory is left: the listener would be ready again at once
                 self._selector.unregister(self._listener)
-                self._deaf_until = time.monotonic() + DEAF
+                self._accept_again_at = time.monotonic() + NO_ACCEPT
                 return
             self._admit(connection)
 
@@ -116,7 +116,7 @@ class ControlServer:
         self._clients.append(client)
 
     def _make_room(self, newcomer: Client) -> bool:
-        """Drop the client that has been there longest, of those whose place the newcomer may take."""
+        """If there are too many, drop the oldest client that the newcomer may replace; give False if there is none."""
         if len(self._clients) < MAX_CLIENTS:
             return True
         strangers = [client for client in self._clients if not client.trusted]
@@ -127,7 +127,7 @@ class ControlServer:
 
     def _serve(self, client: Client) -> None:
         if client not in self._clients:
-            return  # dropped for another, after the selector had named both
+            return  # it was replaced after the selector had named it
         try:
             if client.to_send:
                 self._send(client)
@@ -164,7 +164,7 @@ class ControlServer:
         if not isinstance(command, str) or command not in known:
             return {"ok": False, "error": "bad-request", "message": f"unknown command; known: {sorted(known)}"}
         if command in CHANGING and not client.trusted:
-            message = f"{command} is for root and the agent's own user; you are uid {client.uid}"
+            message = f"{command} is for root and the agent's own user; run: sudo agentctl {command}"
             return {"ok": False, "error": "not-permitted", "message": message}
         return self._handler(command)
 
@@ -175,7 +175,7 @@ class ControlServer:
 
 
 def _remove_left_behind(path: Path) -> None:
-    """Remove the socket of a daemon that was killed; raises `InUse` if one is there, be it too busy to answer."""
+    """Remove the socket of a daemon that was killed; raises `InUse` if a daemon answers, or is too busy to answer."""
     try:
         pid = str(daemon_pid(path))
     except FileNotFoundError:
@@ -189,7 +189,7 @@ def _remove_left_behind(path: Path) -> None:
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """Ask the kernel whose process is at the other end."""
+    """Ask the kernel for the user of the process at the other end."""
     return _peer(connection)[1]
 
 
@@ -209,7 +209,7 @@ def _peer(connection: socket.socket) -> tuple[int, int, int]:
 
 
 def ask(path: Path, command: str, timeout: float = CLIENT_LIMIT) -> dict[str, Any]:
-    """Send one command to the daemon; raises `OSError` when nobody answers and `ValueError` for nonsense."""
+    """Send one command to the daemon; raises `OSError` without an answer, `ValueError` for a wrong one."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         _connect(connection, path, time.monotonic() + timeout)
@@ -229,7 +229,7 @@ def ask(path: Path, command: str, timeout: float = CLIENT_LIMIT) -> dict[str, An
 
 
 def _connect(connection: socket.socket, path: Path, deadline: float) -> None:
-    """Connect, and stand in line while the daemon's queue is full: Linux says EAGAIN then, at once."""
+    """Connect; while the daemon's queue is full, connect(2) fails with EAGAIN, and this tries again."""
     while True:
         try:
             return connection.connect(str(path))

@@ -1,9 +1,8 @@
-"""Whose server is there? A TLS handshake that shows no certificate of ours, over the standard library.
+"""Checks a server: a TLS handshake that shows no certificate of ours, with the standard library.
 
-The MQTT library reports a server that is not trusted, and a server that does not take our certificate, by one and the
-same error. Here only the first can go wrong. The server has proven itself when its certificate leads to the CA file and
-names the host, and its key has signed; that it then wants a certificate from us, and breaks off because it gets none,
-changes nothing about that.
+The MQTT library reports the same error for a server that is not trusted and for a server that refuses our certificate.
+In this handshake only the first can happen. The server is proven when its certificate leads to the CA file and names
+the host, and its key has signed; it stays proven if it then closes the connection because it got no certificate.
 """
 
 import errno
@@ -14,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-STAGE_LIMIT = 10.0  # seconds for the TCP connection, and as many for the handshake; the MQTT library takes as many
+STAGE_LIMIT = 10.0  # seconds for the TCP connection, and again for the handshake; as in the MQTT library
 ALPN_PORT, ALPN_MQTT = 443, "x-amzn-mqtt-ca"  # AWS IoT DG, "Protocols, port mappings, and authentication"
 HANDSHAKE, CLIENT_HELLO = 22, 1  # a record's type, and that of the message in it (RFC 5246, 6.2.1 and 7.4)
 PIECE = 16 * 1024  # bytes
@@ -30,23 +29,24 @@ class Server:
 
 
 class Untrusted(Exception):
-    """The server's certificate is not good, and why."""
+    """The server's certificate is not trusted; the text says why."""
 
 
 class BrokenOff(Exception):
-    """A connection, but nobody who has proven anything: it was closed, stayed silent, or is not TLS as we speak it."""
+    """The server did not prove itself: it closed the connection, stayed silent, or speaks no TLS that we use."""
 
     @property
     def over_the_version(self) -> bool:
-        """Whether the other end takes no TLS version that was offered."""
+        """Whether the server accepts none of the TLS versions that were offered."""
         return "PROTOCOL" in str(self)
 
 
 def shake(server: Server, *, strict: bool = False, tls_1_2: bool = False) -> int | None:
-    """Return when the server has proven itself: the end of its certificate's validity (seconds since the epoch).
+    """Check a server; give the end of its certificate's validity (seconds since the epoch).
 
-    None when it has, and broke off for want of a certificate from us. Raises `Untrusted`, `BrokenOff`, or, when there
-    is no connection, `OSError`. `strict` reads RFC 5280 as Python 3.13 does; `tls_1_2` offers no newer version.
+    None if the server proved itself and then closed the connection because it got no certificate from us. Raises
+    `Untrusted`, `BrokenOff`, or, without a connection, `OSError`. `strict` reads RFC 5280 as Python 3.13 does;
+    `tls_1_2` offers no newer version.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if tls_1_2:
@@ -64,7 +64,7 @@ def shake(server: Server, *, strict: bool = False, tls_1_2: bool = False) -> int
 
 
 class _Handshake:
-    """The handshake, flight by flight: so it shows how far it got, and a server that drips bytes is left in time."""
+    """The handshake, message by message: so it is known how far it came, and a slow server cannot delay its end."""
 
     def __init__(self, context: ssl.SSLContext, connection: socket.socket, host: str) -> None:
         self._connection = connection
@@ -78,9 +78,7 @@ class _Handshake:
             return self._run()
         finally:
             with suppress(OSError):
-                self._connection.sendall(
-                    self._outgoing.read()
-                )  # the last flight, or the alert: it is polite to say why
+                self._connection.sendall(self._outgoing.read())  # the last messages, or the alert that says why
 
     def _run(self) -> int | None:
         try:
@@ -103,10 +101,10 @@ class _Handshake:
         return True
 
     def _send(self) -> None:
-        """Send what is to be sent, and see what it is.
+        """Send what the TLS library has to send, and note when that proves the server.
 
-        Up to TLS 1.2 a client answers a server's certificate only when it has verified it. A second ClientHello, which
-        TLS 1.3 knows, says nothing; and in TLS 1.3 the client's answer is the end of its handshake.
+        Up to TLS 1.2 the client sends its second handshake message only after it has verified the server's certificate.
+        In TLS 1.3 that may be a second ClientHello, which proves nothing; any other is the end of the handshake.
         """
         flight = self._outgoing.read()
         if flight[:1] == bytes([HANDSHAKE]) and flight[5] != CLIENT_HELLO:

@@ -1,7 +1,7 @@
-"""What a process that sees a key, a PIN or a broker does before anything else, and how a child ends with its parent.
+"""Protects a process that uses a key, a PIN or a broker (core dumps, tracing, memory), and ends it with its parent.
 
-Each is a second line of defence, so where a sandbox forbids it the process goes on: refusing to work would leave the
-device without a certificate.
+If a sandbox forbids one of these, the process goes on: it is an additional protection only, and a process that refused
+to work would leave the device without a certificate.
 """
 
 import contextlib
@@ -11,9 +11,9 @@ import resource
 import signal
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4  # of <linux/prctl.h>
-# What a worker may write to. Measured in a session: 35 MiB with a key in a file, 52 MiB with SoftHSM, 76 MiB with a
-# TPM, of which 8 MiB are each thread's stack; so this is twice the most. The size of the address space (RLIMIT_AS) is
-# no measure: mapped libraries and unused reservations make it 280 to 430 MiB, which is more than the unit's
+# Memory that a worker may write to. Measured: 35 MiB with a key in a file, 52 MiB with SoftHSM, 76 MiB with a
+# TPM, of which 8 MiB are each thread's stack; so this is twice the most. The size of the address space (RLIMIT_AS)
+# cannot be limited instead: with mapped libraries and unused reservations it is 280 to 430 MiB, more than the unit's
 # MemoryMax.
 MEMORY = 96 * 1024 * 1024  # bytes, beside the stacks
 THREADS = 8
@@ -21,17 +21,17 @@ USUAL_STACK = 8 * 1024 * 1024  # bytes
 
 
 def keep_private() -> None:
-    """Let nothing of this process's memory reach a disk or another user's process: no core dump, no ptrace."""
+    """Forbid core dumps and ptrace: this process's memory must reach no disk and no process of another user."""
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(PR_SET_DUMPABLE, 0)
 
 
 def limit_memory() -> None:
-    """Have the kernel refuse this process, and those that it starts, more memory than their work can need.
+    """Limit the memory of this process, and of those that it starts.
 
-    Python then raises `MemoryError`, and a native library ends the process: either way one attempt is lost, whatever a
-    broker sends. Private memory that can be written to counts, from Linux 4.7 on (getrlimit(2), RLIMIT_DATA).
+    Beyond the limit Python raises `MemoryError`, and a native library ends the process: so a broker can cost one
+    attempt and no more. From Linux 4.7 on, private memory that can be written to counts (getrlimit(2), RLIMIT_DATA).
     """
     stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
     room = MEMORY + THREADS * (USUAL_STACK if stack == resource.RLIM_INFINITY else stack)
@@ -42,7 +42,7 @@ def limit_memory() -> None:
 
 
 def end_with(parent: int) -> None:
-    """Be killed by the kernel when `parent`, which has started us, ends: even inside a library that hangs."""
+    """Have the kernel kill this process when its parent, `parent`, ends, even inside a library that hangs."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the kernel was told
         os._exit(os.EX_TEMPFAIL)

@@ -1,12 +1,11 @@
-"""Log lines: to journald in its own protocol, with fields; elsewhere to stderr, with `<N>` priorities or with times.
+"""Log lines: to journald with fields, in its own protocol; elsewhere to stderr, with `<N>` priorities or with times.
 
-journald's protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL) is one datagram of fields. Whether stderr is journald's is
-asked the way sd-journal asks: JOURNAL_STREAM names the device and inode of the stream that systemd gave us. Whatever
-happens to be in a line, a private key or a PIN never leaves this process in one, nor what a terminal would obey
-(`redact`).
+journald's protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL) is one datagram of fields. stderr leads to journald if it is
+the stream whose device and inode systemd gives in JOURNAL_STREAM, as in sd-journal. `redact` removes private keys, PINs
+and control characters from each line.
 
-Nobody who reads the lines can hold this process up: what the journal, a pipe, a socket or a terminal does not take at
-once is dropped and counted, and the count is told with the next line that goes through.
+No reader can delay this process: a line that the journal, a pipe, a socket or a terminal does not take at once is
+dropped and counted, and the next line that can be written is preceded by the count.
 """
 
 import logging
@@ -29,24 +28,24 @@ SECRETS = (
     (re.compile(r"(pin-value=)[^;&?\s'\"]+", re.IGNORECASE), r"\1[redacted]"),
     (re.compile(r"(\bpin['\"]?\s*[:=]\s*['\"]?)[^\s'\",;)}]+", re.IGNORECASE), r"\1[redacted]"),
 )
-LONGEST = 32 * 1024  # of one message: well under what a Unix datagram holds, and more than any of ours needs
+LONGEST_MESSAGE = 32 * 1024  # characters of one message: less than a Unix datagram holds, and more than any of ours has
 
 
 def redact(text: str) -> str:
-    """Take out what must never be in a log: private keys in PEM, PINs in PKCS#11 URIs and settings, control characters.
+    """Remove what must never be in a log: private keys in PEM, PINs in PKCS#11 URIs and settings, control characters.
 
-    Several lines stay several lines.
+    Line breaks stay.
     """
     text = "\n".join(
         map(printable, text.split("\n"))
     )  # first: a space of another kind must not hide a key's first line
     for secret, instead in SECRETS:
         text = secret.sub(instead, text)
-    return text[:LONGEST]
+    return text[:LONGEST_MESSAGE]
 
 
 class Redacting(logging.Formatter):
-    """Formats, with arguments and traceback, and only then looks for secrets: they may be in any of the three."""
+    """Formats message, arguments and traceback, then redacts all of it: a secret may be in any of the three."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format one record."""
@@ -63,17 +62,17 @@ class Prioritised(Redacting):
 
 
 class CountingHandler(logging.Handler):
-    """Never waits: what `send` could not send is dropped, and counted until something goes through again."""
+    """Never waits: a line that `send` cannot send is dropped and counted."""
 
     def __init__(self) -> None:
         super().__init__()
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one record, before it the count of those that were dropped before."""
+        """Send one record, preceded by the number of dropped ones if there are any."""
         try:
             if self._dropped:
-                said = f"{self._dropped} messages before this one were dropped: whoever reads them did not keep up"
+                said = f"{self._dropped} messages before this one were dropped: their reader was too slow"
                 told = logging.makeLogRecord({"name": __name__, "levelno": logging.WARNING, "msg": said})
                 self._dropped = 0 if self.send(told) else self._dropped
             self._dropped += not self.send(record)
@@ -91,11 +90,11 @@ class StderrHandler(CountingHandler):
     def __init__(self, formatter: logging.Formatter, descriptor: int = 2) -> None:
         super().__init__()
         self.setFormatter(formatter)
-        self._descriptor, self._write = _unhurried(descriptor)
+        self._descriptor, self._write = _without_waiting(descriptor)
         self._torn = False  # the last line lacks its end
 
     def close(self) -> None:
-        """Let go of the descriptor."""
+        """Close the descriptor."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -125,13 +124,13 @@ class JournalHandler(CountingHandler):
         self._fallback = StderrHandler(Prioritised("%(message)s"))
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         self._socket.close()
         self._fallback.close()
         super().close()
 
     def send(self, record: logging.LogRecord) -> bool:
-        """Send one record. A journal that is full or away must not stop the agent."""
+        """Send one record, to stderr if the journal does not take it."""
         fields = {
             "MESSAGE": self.format(record),
             "PRIORITY": str(_priority(record)),
@@ -149,11 +148,11 @@ class JournalHandler(CountingHandler):
         return True
 
 
-def _unhurried(descriptor: int) -> tuple[int, Callable[[bytes], int]]:
-    """Give a descriptor of our own for what is open at `descriptor`, and a write to it that never waits.
+def _without_waiting(descriptor: int) -> tuple[int, Callable[[bytes], int]]:
+    """Give another descriptor for the open file of `descriptor`, and a function that writes to it without waiting.
 
-    Not to wait is a property of what is open (O_NONBLOCK, open(2)), which other processes share, so a pipe or terminal
-    is opened anew. Where that is not allowed, it is asked whether there is room before each piece that fits into it.
+    O_NONBLOCK belongs to the open file, which other processes share (open(2)), so a pipe or terminal is opened again.
+    If that is not allowed, each piece is written only if poll(2) says that there is room.
     """
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
@@ -200,7 +199,7 @@ def configure(level: str) -> None:
         logging.basicConfig(handlers=[_handler()], force=True)
     root.setLevel(level.upper())
     logging.raiseExceptions = False  # a closed stderr must not stop the agent
-    sys.excepthook = _tell_the_end  # Python's own would print the traceback as it is
+    sys.excepthook = _tell_the_end  # Python's own would print a traceback that is not redacted
 
 
 def _tell_the_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -210,7 +209,7 @@ def _tell_the_end(kind: type[BaseException], error: BaseException, trace: Traceb
 def _handler() -> logging.Handler:
     if _stderr_is_the_journal() and os.path.exists(JOURNAL_SOCKET):  # noqa: PTH110 - pathlib would say the same longer
         return JournalHandler()
-    if sys.stderr is None:  # closed when we were started: descriptor 2 may be anything by now
+    if sys.stderr is None:  # it was closed at the start: descriptor 2 may be another file by now
         return logging.NullHandler()
     person = sys.stderr.isatty()
     return StderrHandler(Redacting("%(asctime)s %(levelname)-7s %(message)s") if person else Prioritised("%(message)s"))

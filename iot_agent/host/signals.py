@@ -1,6 +1,6 @@
-"""SIGTERM, SIGINT and SIGHUP as flags, and as bytes on a socket so that a selector wakes up for them.
+"""SIGTERM, SIGINT and SIGHUP set flags and write to a socket, so that a selector that waits for it wakes up.
 
-Made once, before anything else: a signal that comes between two stages of the daemon's life is not lost.
+Made once, at the start, so that no signal is lost between waiting for a configuration and running with it.
 """
 
 import signal
@@ -8,7 +8,7 @@ import socket
 
 
 class Signals:
-    """`stop` is set by SIGTERM and SIGINT; `reload` by SIGHUP, until whoever serves it clears it."""
+    """`stop` is set by SIGTERM and SIGINT; `reload` by SIGHUP, until the loop that obeys it clears it."""
 
     def __init__(self) -> None:
         self.stop = self.reload = False
@@ -25,5 +25,5 @@ class Signals:
         return self._receiving.fileno()
 
     def drain(self) -> None:
-        """Take what woke the selector; the flags say what it was."""
+        """Read what woke the selector; the flags say which signal it was."""
         self._receiving.recv(64)

@@ -1,4 +1,4 @@
-"""The service manager's side channel (sd_notify(3)): ready, status, watchdog, reload, stop. Silent without systemd."""
+"""Messages to systemd (sd_notify(3)): ready, status, watchdog, reload, stop. Without systemd nothing is sent."""
 
 import os
 import time
@@ -8,13 +8,15 @@ from sdnotify import SystemdNotifier
 
 from iot_agent.core.errors import printable
 
-SEND_LIMIT = 1.0  # seconds: a manager that does not read (its queue takes ten messages) must not hold up the device
-LONGEST_STATUS = 1000  # characters: systemd passes over a message of more than 4096 bytes
-WATCHDOG_SHARE = 3  # feed three times in each watchdog period
+SEND_LIMIT = (
+    1.0  # seconds: the queue holds ten messages, and a service manager that reads none must not delay the device
+)
+LONGEST_STATUS = 1000  # characters: systemd ignores a message of more than 4096 bytes
+WATCHDOG_SHARE = 3  # messages in each watchdog period
 
 
 class Notifier:
-    """Tells systemd how the daemon is."""
+    """The `ServiceManager` port."""
 
     def __init__(self) -> None:
         self._notifier = SystemdNotifier()
@@ -23,13 +25,13 @@ class Notifier:
         self._status = ""
 
     def ready(self) -> None:
-        """Say that starting, or reloading, is over."""
+        """Say that the start or the reload is over."""
         self._tell("READY=1")
 
     def status(self, text: str) -> None:
-        """Show one line in `systemctl status`; said again only when it changes.
+        """Show one line in `systemctl status`; it is sent only when it changes.
 
-        Whatever the text holds, it stays one line: a second one would be another assignment, like WATCHDOG=trigger.
+        Line breaks in the text are replaced: a second line would be a command to systemd, like WATCHDOG=trigger.
         """
         line = printable(text)[:LONGEST_STATUS]
         if line != self._status:
@@ -37,15 +39,15 @@ class Notifier:
             self._tell(f"STATUS={line}")
 
     def alive(self) -> None:
-        """Feed the watchdog."""
+        """Restart the watchdog's timer."""
         self._tell("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """Say that a reload has begun; systemd wants the monotonic time with it."""
+        """Say that a reload has begun; systemd requires the monotonic time with it."""
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """Say that the daemon is on its way out."""
+        """Say that the daemon is stopping."""
         self._tell("STOPPING=1")
 
     def _tell(self, message: str) -> None:
@@ -54,7 +56,7 @@ class Notifier:
 
 
 def watchdog_interval() -> float | None:
-    """Seconds between two feedings, or None when no watchdog is set for this process (sd_watchdog_enabled(3))."""
+    """Give the seconds between two messages, or None if this process has no watchdog (sd_watchdog_enabled(3))."""
     period, owner = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
     if not period.isdecimal() or owner not in ("", str(os.getpid())):
         return None
@@ -62,5 +64,5 @@ def watchdog_interval() -> float | None:
 
 
 def given_directory(variable: str, otherwise: Path) -> Path:
-    """Give the first directory that the unit asked for (systemd.exec(5): RuntimeDirectory= and its like)."""
+    """Give the first directory that systemd made for the unit (systemd.exec(5), RuntimeDirectory=)."""
     return Path(os.environ.get(variable, "").split(":")[0] or otherwise)

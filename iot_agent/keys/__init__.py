@@ -1,1 +1,1 @@
-"""Where keys live: one module a backend, one conformance suite for all of them."""
+"""Keys and certificates: one module for each place where keys are kept; one test suite for all of them."""

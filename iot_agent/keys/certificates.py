@@ -1,4 +1,4 @@
-"""X.509: keys, signing requests, reading certificates, and the check that a certificate is fit to be ours.
+"""X.509: keys, signing requests, reading certificates, and the check that an issued certificate is fit.
 
 The only importer of cryptography; never loaded by the resident daemon. References: RFC 5280 (certificates), RFC 2986
 (PKCS #10), and the AWS IoT developer guide on client certificates (the id is the SHA-256 of the DER).
@@ -28,7 +28,7 @@ UNREADABLE = (
 )  # fmt: skip
 
 CLOCK_TOLERANCE = 300  # seconds that the issuer's clock may be ahead of ours
-# Nobody would live to see such a certificate renewed; AWS IoT's own end in 2049, the longest-lived that are asked for.
+# A certificate that is valid for longer would never be renewed; those that AWS IoT issues itself end in 2049.
 LONGEST_LIFE = 30 * 366 * 86400  # seconds
 OTHER_KEY = "it is not for our key"
 
@@ -45,8 +45,8 @@ ALGORITHMS = tuple(_GENERATORS)
 class Expectation:
     """What a fit certificate must be: for this key (DER SubjectPublicKeyInfo) and serial, issued by one of `issuers`.
 
-    `issuers` is PEM text with the manufacturer CAs that this device was given; None when it was given none, which is
-    not the same as a file without any.
+    `issuers` is PEM text with the manufacturer CAs that this device was given. None means that it was given no file;
+    a file without a certificate is an error instead.
     """
 
     public_key: bytes
@@ -61,7 +61,7 @@ def generate_key(algorithm: str) -> bytes:
 
 
 def load_key(pem: bytes) -> PrivateKey:
-    """Read a private key; `Fatal("bad-credentials")` if it is not one that we make."""
+    """Read a private key; raises `Fatal("bad-credentials")` for one of another kind than we make."""
     try:
         with _reading():
             key = serialization.load_pem_private_key(pem, password=None)
@@ -78,7 +78,7 @@ def public_key(key: PrivateKey) -> bytes:
 
 
 def build_csr(key: PrivateKey, serial: str) -> str:
-    """Build a PKCS #10 request with subject CN = serial and nothing else: the rest is the cloud's to decide."""
+    """Build a PKCS #10 request with subject CN = serial and nothing else: the cloud decides the rest."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, serial)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     return request.public_bytes(Encoding.PEM).decode()
@@ -86,9 +86,9 @@ def build_csr(key: PrivateKey, serial: str) -> str:
 
 @dataclass(frozen=True)
 class Examined:
-    """A certificate's facts, and what keeps it from being ours: sentences about "it". Its dates are not judged.
+    """A certificate's facts, and its flaws, each a sentence about "it". Dates are not judged here.
 
-    `odd` is what does not keep it from that, but is against the rules: the sample's cloud gives serial numbers of 0.
+    `odd` breaks a rule of RFC 5280 and is accepted all the same: the sample's cloud gives serial numbers of 0.
     """
 
     facts: Certificate
@@ -97,9 +97,9 @@ class Examined:
 
 
 def examine(pem: str, chain: str | None, expected: Expectation) -> Examined:
-    """Look at a certificate as `check_fit` does, all the way; raises `ValueError` if it, or its chain, is unreadable.
+    """Find every flaw of a certificate; raises `ValueError` if it, or its chain, cannot be read.
 
-    It must be for our key and our name, signed by the CA it claims (one of ours, if we were given any), and an
+    It must be for our key and our name, signed by its issuer (one of `issuers`, if there are any), and an
     end-entity certificate for client authentication.
     """
     with _reading():
@@ -120,9 +120,9 @@ def load_issuers(pem: str) -> list[x509.Certificate]:
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """Read what somebody else wrote: whatever the library says of it is a `ValueError`.
+    """Read what somebody else wrote: every error of the library about it becomes a `ValueError`.
 
-    The library does not write to stderr by itself, about a serial number of 0; `examine` tells of that.
+    Its warning about a serial number of 0 is not written to stderr: `Examined.odd` says that.
     """
     try:
         with warnings.catch_warnings(action="ignore"):

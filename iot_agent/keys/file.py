@@ -1,6 +1,7 @@
-"""Keys as files: `identities/<label>/key.pem`, mode 0600 from its first byte, PKCS #8, not encrypted.
+"""Keys as files: `identities/<label>/key.pem`, mode 0600 from the first byte on, PKCS #8, not encrypted.
 
-An encryption key for them would have to lie beside them; use a token where the disk may be read by others.
+They are not encrypted because the encryption key would have to be on the same disk. If others may read the disk, use a
+token.
 """
 
 from pathlib import Path
@@ -20,7 +21,7 @@ class FileKeys:
         self._root = root
 
     def generate(self, label: str, algorithm: str) -> None:
-        """Make a key durably, unless a readable one is there."""
+        """Make a key durably, unless there is one."""
         try:
             atomic.make_directory(self._root)
             atomic.make_directory(self._root / label)
@@ -42,7 +43,7 @@ class FileKeys:
         return Credentials(certificate, self._path(label))
 
     def labels(self) -> frozenset[str]:
-        """Name the keys of ours."""
+        """List the labels of our keys."""
         return frozenset(filter(layout.is_label, (path.parent.name for path in self._root.glob(f"*/{layout.KEY}"))))
 
     def remove(self, label: str) -> None:

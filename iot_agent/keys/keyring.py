@@ -1,7 +1,7 @@
-"""All keys of a device. A new one is made where agent.yaml says; an old one is used where it was made.
+"""All keys of a device. A new key is made where agent.yaml says; an older key is used where it was made.
 
-So moving from file to token, or back, is a rotation like any other: the identity in force keeps its key where it is
-until the next one, made in the other place, has been proven.
+So a move from file to token, or back, is a rotation like any other: the key of the active identity stays where it is
+until the certificate for the next key, made in the other place, has been proven.
 """
 
 import fcntl
@@ -30,10 +30,10 @@ class KeyRing:
         self._on_token = on_token
 
     def generate(self, label: str, algorithm: str) -> None:
-        """Make a key. What another backend has begun under this label, before the settings changed, is dropped."""
+        """Make a key. What the other backend made under this label, before the settings changed, is deleted."""
         with _alone(self._root):
             if self.backend == FileKeys.backend:
-                _forget(self._root / label / layout.KEY_ON_TOKEN)
+                _remove_reference(self._root / label / layout.KEY_ON_TOKEN)
                 self._files.generate(label, algorithm)
             elif self._token is not None:
                 self._files.remove(label)
@@ -43,32 +43,32 @@ class KeyRing:
 
     def csr(self, label: str, serial: str) -> str:
         """Build the CSR (PEM)."""
-        return self._keeper(label).csr(label, serial)
+        return self._backend_of(label).csr(label, serial)
 
     def public_key(self, label: str) -> bytes:
         """Give the DER SubjectPublicKeyInfo."""
-        return self._keeper(label).public_key(label)
+        return self._backend_of(label).public_key(label)
 
     def credentials(self, label: str, certificate: Path) -> Credentials:
         """Say how a TLS client uses this key."""
-        return self._keeper(label).credentials(label, certificate)
+        return self._backend_of(label).credentials(label, certificate)
 
     def labels(self) -> frozenset[str]:
-        """Name the keys that have a directory, and what else of ours is on the token where new keys are made."""
+        """List the keys that have a directory, and our other keys on the token where new keys are made."""
         listed = self._files.labels() | {path.parent.name for path in self._root.glob(f"*/{layout.KEY_ON_TOKEN}")}
         if self.backend == FileKeys.backend or self._token is None:
             return listed
         return listed | self._on_token(self._token).labels()
 
     def remove(self, label: str) -> None:
-        """Destroy a key; what has no directory can only be on the token of agent.yaml."""
+        """Delete a key; one that has no directory can only be on the token of agent.yaml."""
         if self._token is not None and not (self._root / label).exists():
             self._on_token(self._token).remove(label)
         else:
-            self._keeper(label).remove(label)
+            self._backend_of(label).remove(label)
 
-    def _keeper(self, label: str) -> KeyStore:
-        """Find who keeps this key: what its directory says. What agent.yaml says of that token is newer, and wins."""
+    def _backend_of(self, label: str) -> KeyStore:
+        """Find the backend that has this key, by its directory; of that token, agent.yaml has the newer settings."""
         path = self._root / label / layout.KEY_ON_TOKEN
         try:
             token = pkcs11_uri.read(atomic.read(path).decode().strip()).token
@@ -83,7 +83,7 @@ class KeyRing:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Let one process at a time make keys: two at once would make two under one label."""
+    """Let one process at a time make keys: two at once would make two keys under one label."""
     try:
         atomic.make_directory(root)
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -96,7 +96,7 @@ def _alone(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _forget(reference: Path) -> None:
+def _remove_reference(reference: Path) -> None:
     if reference.exists():
         reference.unlink()
         atomic.sync_directory(reference.parent)

@@ -1,8 +1,8 @@
-"""The PIN of a token: read from a systemd credential or a private file, and not offered again once it was refused.
+"""The PIN of a token: read from a systemd credential or a private file, and not used again after the token refused it.
 
-A token counts wrong PINs and locks after a few: a daemon that tries again by itself would lock it. So a refusal is
-written down beside the record, durably, with a salted scrypt digest of the PIN that was refused (never of one that was
-accepted). The PIN is tried again only when it has changed, or when its file has been touched.
+A token counts wrong PINs and locks itself after a few: a daemon that tries again by itself would lock it. So a refusal
+is stored durably in the state directory, with a salted scrypt digest of the refused PIN (never of an accepted one). The
+PIN is used again only when it has changed, or when the modification time of its file has.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from iot_agent.core.errors import Code, Retryable
 from iot_agent.core.settings import Token
 from iot_agent.storage import atomic, layout
 
-LONGEST = 4096  # bytes
+LONGEST_PIN = 4096  # bytes
 SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 
 
@@ -36,18 +36,18 @@ class PinSources:
         except OSError as error:
             raise Retryable(Code.PIN, f"cannot tell whether the PIN was refused: {error}") from error
         except (ValueError, KeyError, TypeError, RecursionError):
-            return pin  # damaged: one attempt too many is better than a device without its key
+            return pin  # the stored refusal is damaged: one more attempt is better than a device without its key
         if seen:
             raise _error(token)
         return pin
 
     def refused(self, token: Token, pin: str) -> Retryable:
-        """Remember that the token has refused this PIN; gives the error to raise."""
+        """Store that the token has refused this PIN; give the error to raise."""
         try:
             fingerprint = _fingerprint(token, pin, os.urandom(16))
             atomic.write(self._path(token), json.dumps(fingerprint).encode())
         except OSError as error:
-            return Retryable(Code.PIN_REFUSED, f"{_error(token)}; this could not be written down: {error}")
+            return Retryable(Code.PIN_REFUSED, f"{_error(token)}; this could not be stored: {error}")
         return _error(token)
 
     def _path(self, token: Token) -> Path:
@@ -60,7 +60,7 @@ def _error(token: Token) -> Retryable:
 
 
 def _fingerprint(token: Token, pin: str, salt: bytes) -> dict[str, str | int]:
-    """Tell a PIN from another one. A credential's file is made anew at each start, so its time tells nothing."""
+    """Tell one PIN from another. systemd makes a credential's file anew at each start, so its time does not count."""
     digest = hashlib.scrypt(pin.encode(), salt=salt, **SCRYPT)
     scheme, _, path = token.pin_source.partition(":")
     touched = Path(path).stat().st_mtime_ns if scheme == "file" else 0
@@ -73,9 +73,9 @@ def _read(source: str) -> str:
         path = Path(name) if scheme == "file" else _credential(name)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            if scheme == "file":  # a credential is guarded by systemd, partly with an ACL that the mode does not show
+            if scheme == "file":  # systemd protects a credential, partly with an ACL that the mode does not show
                 _check_private(path, os.fstat(descriptor))
-            pin = file.read(LONGEST).decode().rstrip("\r\n")
+            pin = file.read(LONGEST_PIN).decode().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise Retryable(Code.PIN, f"cannot read the PIN from {source}: {error}") from error
     if not pin:

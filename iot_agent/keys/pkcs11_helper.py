@@ -1,12 +1,12 @@
 """Keys on a PKCS #11 token: one process for each operation, the only one that has python-pkcs11.
 
-Run as a program: a request is one line on stdin, the answer one line on stdout (`token_messages`), words of the module
-go to stderr. It is a process of its own because modules crash, hang and leak, because some do not see what another
-process has made until they are initialised anew, and because awscrt, which also loads the module, must never be beside
-python-pkcs11: together they end in a segmentation fault.
+A child process of the worker: one line of JSON on stdin, one on stdout (`token_messages`); what the module writes
+goes to stderr. It is a process of its own because modules crash, hang and leak; because some see what another process
+has made only after they were initialised again; and because awscrt loads the module too: awscrt and python-pkcs11 in
+one process end in a segmentation fault.
 
-A key is a pair of objects under one label, made on the token, never to leave it: CKA_SENSITIVE and not CKA_EXTRACTABLE.
-The token stays ours only as far as our labels go: no other object is looked at, let alone destroyed.
+A key is a pair of objects with one label. It is made on the token and cannot leave it (CKA_SENSITIVE and not
+CKA_EXTRACTABLE). No object with another label than one of ours is used or destroyed.
 """
 
 import hashlib
@@ -33,13 +33,13 @@ from iot_agent.keys.token_messages import Request
 
 # Exactly what `layout.new_label` makes, stricter than `layout.is_label`: another program may keep keys on this token
 # and have named one iot-agent-…, and a key that is listed here and has no directory is destroyed.
-OURS = re.compile(r"iot-agent-\d{8}T\d{6}Z-[0-9a-f]+")
+OUR_LABELS = re.compile(r"iot-agent-\d{8}T\d{6}Z-[0-9a-f]+")
 CURVES = {"ec-p256": "secp256r1", "ec-p384": "secp384r1"}
 RSA_BITS = {"rsa-2048": 2048, "rsa-3072": 3072}
-# What the TPM module sets by itself it does not want to be told.
+# The TPM module sets these itself, and refuses a template that has them.
 PUBLIC = {Attribute.ENCRYPT: pkcs11.DEFAULT, Attribute.WRAP: pkcs11.DEFAULT, Attribute.VERIFY: pkcs11.DEFAULT}
 PRIVATE = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
-# What is read back from the token before a key is believed in.
+# A new key is read back from the token: it is used only if it has these attributes.
 STAYS = {
     Attribute.TOKEN: True,
     Attribute.PRIVATE: True,
@@ -57,7 +57,7 @@ ABSENT = (
     pkcs11.DeviceRemoved,
     pkcs11.UserPinNotInitialized,
 )
-# What modules say when the token, or the disk that stands behind it, has no room for a new key.
+# Modules report these when the token, or the disk on which it stores keys, has no room for a new key.
 NO_ROOM = (pkcs11.DeviceMemory, pkcs11.FunctionFailed, pkcs11.GeneralError)
 CANNOT = (
     pkcs11.AttributeTypeInvalid,
@@ -77,7 +77,7 @@ class SessionKeys:
         self._session = session
 
     def generate(self, label: str, algorithm: str) -> None:
-        """Make a key pair, unless both halves are there; half a pair is what a crash has left."""
+        """Make a key pair, unless both halves are there; one half alone was left by a crash, and is replaced."""
         if not self._find(ObjectClass.PRIVATE_KEY, label) or not self._find(ObjectClass.PUBLIC_KEY, label):
             self.remove(label)
             try:
@@ -100,7 +100,7 @@ class SessionKeys:
             "public_template": PUBLIC,
             "private_template": PRIVATE,
         }
-        if algorithm in RSA_BITS:  # a TPM signs for TLS through its decrypt operation
+        if algorithm in RSA_BITS:  # for TLS a TPM signs with its decrypt operation
             signs = MechanismFlag.SIGN | MechanismFlag.DECRYPT
             self._session.generate_keypair(KeyType.RSA, RSA_BITS[algorithm], capabilities=signs, **how)
         else:
@@ -123,9 +123,9 @@ class SessionKeys:
         return str(encode_ecdsa_signature(private.sign(digest, mechanism=Mechanism.ECDSA)).hex())
 
     def labels(self) -> list[str]:
-        """Name the keys that carry a label of ours."""
+        """List the labels of our keys."""
         halves = [*self._find(ObjectClass.PRIVATE_KEY), *self._find(ObjectClass.PUBLIC_KEY)]
-        return sorted({half.label for half in halves if half.label and OURS.fullmatch(half.label)})
+        return sorted({half.label for half in halves if half.label and OUR_LABELS.fullmatch(half.label)})
 
     def remove(self, label: str) -> None:
         """Destroy both halves."""
@@ -146,7 +146,7 @@ class SessionKeys:
 
 @contextmanager
 def session(token: Token, pins: Pins) -> Iterator[Session]:
-    """Open a session of the token with one attempt at its PIN; what goes wrong in it comes out as ours."""
+    """Open a session of the token, with one login; raises `AgentError` for every error of the module."""
     where = f"token {token.label!r} of {token.module}"
     try:
         library = pkcs11.lib(token.module)
@@ -179,7 +179,7 @@ def _name(error: pkcs11.PKCS11Error) -> str:
 
 
 def look(token: Token) -> list[str]:
-    """Name the token's flags (CK_TOKEN_INFO) without a session: no PIN is spent."""
+    """List the token's flags (CK_TOKEN_INFO) without a session, so without a login."""
     try:
         flags = pkcs11.lib(token.module).get_token(token_label=token.label).flags
     except pkcs11.PKCS11Error as error:
@@ -202,7 +202,7 @@ def main() -> int:
     request = token_messages.decode_request(sys.stdin.buffer.readline())
     hardening.end_with(request.parent)
     answers = os.dup(1)
-    os.dup2(2, 1)  # a module that writes to stdout does not get between the answers
+    os.dup2(2, 1)  # what a module writes to stdout must not be in the answer
     try:
         answer = token_messages.encode_result(_result(request))
     except AgentError as error:

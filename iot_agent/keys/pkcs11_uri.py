@@ -23,7 +23,7 @@ def write(key: TokenKey) -> str:
 
 
 def read(uri: str, default: Token | None = None) -> TokenKey:
-    """Read a URI; what it leaves out of module, token and PIN comes from `default`. Raises `ValueError`."""
+    """Read a URI; module, token and PIN are those of `default` where the URI has none. Raises `ValueError`."""
     if not uri.startswith(SCHEME):
         raise ValueError(f"{uri!r} does not begin with {SCHEME}")
     path, _, query = uri.removeprefix(SCHEME).partition("?")
@@ -41,7 +41,7 @@ def read(uri: str, default: Token | None = None) -> TokenKey:
 
 
 def _attributes(text: str, separator: str, known: tuple[str, ...]) -> dict[str, str]:
-    """Split a part; an attribute that we would have to pass over might have told another key, so it is refused."""
+    """Split a part. An unknown attribute is refused: without it, the URI might name another key."""
     pairs = [part.partition("=")[::2] for part in text.split(separator) if part]
     names = [name for name, _ in pairs]
     unknown = [name for name in names if name not in known]

@@ -1,6 +1,6 @@
-"""Private keys that stay on a token, as cryptography's classes want them: they give their public half, and sign.
+"""Private keys that stay on a token, as subclasses of cryptography's: they give their public half, and sign.
 
-The CSR builder needs no more. Whatever would need the private key itself raises `UnsupportedOperation`.
+The CSR builder needs no more. What would need the private key itself raises `UnsupportedOperation`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class RemoteEcKey(ec.EllipticCurvePrivateKey):
         return self._public
 
     def sign(self, data: Any, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:  # noqa: ANN401, ARG002 - as the class has it
-        """Have the token sign; it does so with SHA-256, whatever is asked for."""
+        """Have the token sign, with SHA-256 whatever `signature_algorithm` says."""
         return self._sign(bytes(data))
 
     @property
@@ -77,7 +77,7 @@ class RemoteRsaKey(rsa.RSAPrivateKey):
         return self._public
 
     def sign(self, data: Any, padding: Any, algorithm: Any) -> bytes:  # noqa: ANN401, ARG002 - as the class has it
-        """Have the token sign; it does so with PKCS #1 v1.5 and SHA-256, whatever is asked for."""
+        """Have the token sign, with PKCS #1 v1.5 and SHA-256 whatever the arguments say."""
         return self._sign(bytes(data))
 
     @property

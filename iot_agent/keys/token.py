@@ -1,7 +1,7 @@
 """The `KeyStore` of keys that never leave a token; each operation is a process of its own (`pkcs11_helper`).
 
-A key's directory `identities/<label>/` holds, in place of the key, `key.uri`: where it is (RFC 7512). It is written
-before the key is made, so that no key is ever made that nothing on disk knows of.
+A key's directory `identities/<label>/` contains `key.uri` in place of the key: where the key is (RFC 7512). It is
+written before the key is made, so that every key on the token has its file on the disk.
 """
 
 import os
@@ -31,7 +31,7 @@ class TokenKeys:
         self._limit = limit
 
     def generate(self, label: str, algorithm: str) -> None:
-        """Write down where the key will be, then make it there."""
+        """Store where the key will be, then make it there."""
         directory = self._state / layout.IDENTITIES / label
         reference = directory / layout.KEY_ON_TOKEN
         try:
@@ -63,15 +63,15 @@ class TokenKeys:
         return Credentials(certificate, TokenKey(self._token, label))
 
     def look(self) -> list[str]:
-        """Name the token's flags (CK_TOKEN_INFO), without spending a PIN; raises `Retryable("token")`."""
+        """List the token's flags (CK_TOKEN_INFO) without a login; raises `Retryable("token")`."""
         return list(self._ask("look"))
 
     def labels(self) -> frozenset[str]:
-        """Name the keys on the token that carry a label as we make them."""
+        """List the labels of our keys on the token."""
         return frozenset(self._ask("labels"))
 
     def remove(self, label: str) -> None:
-        """Destroy the key on the token; `key.uri` goes with the directory, so that a crash leaves it to be found."""
+        """Delete the key on the token; `key.uri` stays until the directory is removed, so a crash loses no key."""
         self._ask("remove", label)
 
     def _ask(self, operation: str, *arguments: str) -> Any:  # noqa: ANN401 - each operation has its own result

@@ -1,1 +1,1 @@
-"""What runs in the daemon's own process, for ever. Keys, certificates and the network are for `worker`."""
+"""What runs in the daemon's own process, as long as the device is on. Keys and the network are for `worker`."""

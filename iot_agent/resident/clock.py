@@ -1,14 +1,14 @@
-"""The daemon's clock: wall time that never runs behind what the cloud and this device once agreed on.
+"""The daemon's clock: the wall clock, but never below its floor, the latest time that cloud and device agreed on.
 
-A board without a battery wakes in 1970. Certificates must not be judged by such a clock, and waiting by it would never
-end; so below the floor, time is the floor plus what the monotonic clock has counted since.
+A board without a battery starts in 1970. Certificates must not be judged by such a clock. So while the wall clock is
+below the floor, the time is the floor plus what the monotonic clock has counted since.
 """
 
 import time
 
 
 class FlooredClock:
-    """Seconds since the epoch, at least `floor` and running."""
+    """The `Clock` port: seconds since the epoch, at least `floor` and what has passed since."""
 
     def __init__(self, floor: int) -> None:
         self._floor = floor
@@ -24,7 +24,7 @@ class FlooredClock:
 
     @property
     def trusted(self) -> bool:
-        """Whether the wall clock has caught up with what is known to have passed."""
+        """Whether the wall clock is not below the floor."""
         return time.time() >= self._floor
 
     def lift(self, floor: int) -> None:

@@ -1,8 +1,8 @@
-"""One turn of a device's life: decide, write down the intent, run the step, fold in its outcome, write it down.
+"""The cycle of a device's life: decide, save the intent, run the step, apply its outcome to the record, save.
 
-The daemon runs the steps in worker processes; the simulator runs them in its own. Both drive this, from the repair at
-boot on. Nothing is remembered only in memory, except how long the last failure has been waited out: across a restart
-that is told by the wall clock, as far as it makes sense.
+The daemon runs each step in a worker process; the simulator runs it in its own process. Both use this class, from the
+repair at boot on. Everything is in the record, except how much of the wait after the last failure has passed: a restart
+computes that from the wall clock, and begins the wait again if that clock was set back.
 """
 
 import logging
@@ -29,7 +29,7 @@ def jitter() -> float:
 
 @dataclass
 class Means:
-    """What a cycle works with. `policy` may be replaced between two turns."""
+    """What a cycle works with. `policy` may be replaced between two steps."""
 
     store: StateStore
     applications: Applications
@@ -41,7 +41,7 @@ class Means:
 
 
 class Cycle:
-    """Holds the record. `trouble` says why it cannot be written, if it cannot."""
+    """Holds the record. `trouble` says why the record cannot be saved, or is None."""
 
     def __init__(self, means: Means, loaded: Record) -> None:
         self.means = means
@@ -49,7 +49,7 @@ class Cycle:
         self._paused_until = 0.0
         self._waited_before = _waited(loaded, means.clock.now())
         self._waiting_from = means.clock.elapsed()
-        self._saved: Record | None = None  # what was read may be the record before: it is written anew before any act
+        self._saved: Record | None = None  # what was read may be the record before, so it is saved before any step
         self.record = self._reconciled(loaded)
         self.save()
 
@@ -61,26 +61,26 @@ class Cycle:
         return lifecycle.decide(self.record, self.means.clock.now(), self.means.policy, waited)
 
     def is_due(self, step: Step) -> bool:
-        """Say whether a step can begin now; `pause` seconds from now it may be."""
+        """Say whether a step can begin now; if not, `pause` says when."""
         return step.kind is not Kind.WAIT and self.pause(step) <= 0
 
     def pause(self, step: Step) -> float:
-        """Give the seconds until the step is due, and until the disk may take the record again."""
+        """Give the seconds until the step is due and, after a failed save, may be tried again."""
         return max(step.due - self.means.clock.now(), self._paused_until - self.means.clock.elapsed())
 
     def begin(self, step: Step) -> bool:
-        """Write down the intent; a step begins only when that is on the disk."""
+        """Save the intent; give False if that fails: then the step must not begin."""
         self.record = lifecycle.begin(self.record, step, self.means.new_label, self.means.new_request_id)
         return self.save()
 
-    # ---- what it means ----------------------------------------------------------------------------------------------
+    # ---- what came of it --------------------------------------------------------------------------------------------
 
     def finish(self, kind: Kind, outcome: Outcome) -> None:
-        """Fold in an outcome, and write the record."""
+        """Apply an outcome to the record, and save it."""
         context = ApplyContext(self.means.clock.now(), self.means.policy, self.means.jitter())
         try:
             record = lifecycle.apply(self.record, kind, outcome, context)
-        except RuntimeError as bug:  # a fault of ours must not end a daemon that could still renew
+        except RuntimeError as bug:  # a bug of ours must not end a daemon that can still renew
             log.exception("the outcome of %s makes no sense", kind)
             failed = Failed(Code.INTERNAL, str(bug), REMEDIES[Code.INTERNAL], fatal=False)
             record = lifecycle.apply(self.record, kind, failed, context)
@@ -92,8 +92,17 @@ class Cycle:
         self.save()
 
     def order_rotation(self) -> bool:
-        """Do what an operator orders; False when it cannot be written down."""
+        """Begin a rotation because an operator asked for it; False if the record cannot be saved."""
         self.record = lifecycle.request_rotation(self.record, self.means.clock.now())
+        self._paused_until = 0.0
+        return self.save()
+
+    def cancel_rotation(self) -> bool:
+        """Withdraw the rotation, because an operator asked for it; False if the record cannot be saved.
+
+        No step of the rotation may be running. If one was ended just now, it may have stored a certificate: look first.
+        """
+        self.record = lifecycle.cancel_rotation(self._reconciled(self.record), self.means.clock.now())
         self._paused_until = 0.0
         return self.save()
 
@@ -102,7 +111,7 @@ class Cycle:
         self.record = lifecycle.reset_backoff(self.record)
 
     def save(self) -> bool:
-        """Write the record if it changed. While the disk refuses it, no step begins and the old identity serves."""
+        """Save the record if it changed; give False if that fails: then no step begins."""
         if self.record == self._saved:
             return True
         try:
@@ -123,5 +132,5 @@ class Cycle:
 
 
 def _waited(record: Record, now: float) -> float:
-    """Tell how much of a wait is over at a start. A clock that was set back tells nothing: then it begins again."""
+    """Say how many seconds of a wait are over at a start: none if the clock was set back meanwhile."""
     return max(0.0, now - record.waiting_since)

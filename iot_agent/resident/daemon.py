@@ -1,20 +1,21 @@
-"""The resident loop: decide, write down the intent, let a worker do it, fold in the outcome, write it down, wait.
+"""The daemon's loop: starts each step of the cycle in a worker, and waits for its end, signals and `agentctl`.
 
-One thread, one selector. Nothing here touches a key, the network or a library that could hang: that is the worker's.
-Nothing is remembered only in memory; the process may be killed at any instruction.
+One thread, one selector. This process uses no key, no network and no library that could hang: the worker does. It may
+be killed at any instruction, because everything that matters is in the record.
 """
 
 import logging
 import selectors
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from iot_agent import __version__
 from iot_agent.core import journal_events
 from iot_agent.core.codec import Request
 from iot_agent.core.errors import REMEDIES, Code
-from iot_agent.core.ports import Notifier, Work
+from iot_agent.core.ports import ServiceManager, Work
 from iot_agent.core.record import Failed, Kind, Outcome, Record, State, Step
 from iot_agent.core.settings import Settings
 from iot_agent.host.signals import Signals
@@ -22,9 +23,10 @@ from iot_agent.resident.cycle import Cycle
 from iot_agent.status.report import compose
 
 log = logging.getLogger(__name__)
-LONGEST_WAIT = 3600.0  # re-decide on wall time at least hourly: the clock may have been set meanwhile
+LONGEST_SLEEP = 3600.0  # seconds; then it decides again, because the wall clock may have been set meanwhile
+OF_A_ROTATION = frozenset({Kind.GENERATE, Kind.REQUEST, Kind.PROVE})
 RELOAD_REMEDY = (
-    "Mend the file, check it with iot-agent --check, then reload; the configuration in force stays until then."
+    "Correct the file, check it with iot-agent --check, then reload; until then the previous configuration stays."
 )
 
 
@@ -32,7 +34,7 @@ class Control(Protocol):
     """The socket, as far as the loop needs it."""
 
     def expire(self) -> float | None:
-        """Drop slow clients; seconds until the next would be, or None."""
+        """Drop clients that are too slow; give the seconds until the next one is, or None."""
 
     def close(self) -> None:
         """Stop serving."""
@@ -42,8 +44,9 @@ class Control(Protocol):
 class Dependencies:
     """What the composition root gives the daemon."""
 
+    config: Path
     settings: Settings
-    notifier: Notifier
+    notifier: ServiceManager
     launch: Callable[[Request], Work]
     serve: Callable[[selectors.BaseSelector, Callable[[str], dict[str, Any]]], Control]
     reload: Callable[[], Settings]
@@ -53,7 +56,7 @@ class Dependencies:
 
 
 class Daemon:
-    """Carries one device through its life: runs the turns of `cycle`, each step in a worker."""
+    """Runs the steps of `cycle`, each in a worker."""
 
     def __init__(self, given: Dependencies, cycle: Cycle) -> None:
         self._given = given
@@ -90,10 +93,10 @@ class Daemon:
             control.close()
             log.info("stopped in state %s", self._cycle.record.state, extra=self._about("stopped"))
 
-    # ---- one turn ---------------------------------------------------------------------------------------------------
+    # ---- one step ---------------------------------------------------------------------------------------------------
 
     def _advance(self) -> Step:
-        """Start the next step if it is due and the disk takes its intent; say what is being done or waited for."""
+        """Start the next step if it is due and its intent can be saved; give the step that runs or is waited for."""
         if self._working_on is not None:
             return self._working_on
         step = self._cycle.decide()
@@ -103,7 +106,7 @@ class Daemon:
         return step
 
     def _launch(self, step: Step) -> None:
-        """Start a worker. A machine that has no process, memory or descriptor left for one is a failure like others."""
+        """Start a worker; if the machine has no process, memory or descriptor for it, the step has failed."""
         clock = self._cycle.means.clock
         request = Request(step.kind, self._cycle.record, clock.now(), clock.trusted, self._settings)
         try:
@@ -114,12 +117,12 @@ class Daemon:
                 self._worker.kill()
                 self._worker = None
             said = f"the step's process could not be started: {error}"
-            self._fold(step.kind, Failed(Code.WORKER_CRASHED, said, REMEDIES[Code.WORKER_CRASHED], fatal=False))
+            self._apply(step.kind, Failed(Code.WORKER_CRASHED, said, REMEDIES[Code.WORKER_CRASHED], fatal=False))
             return
         self._working_on = step
 
     def _collect(self) -> None:
-        """Fold in the outcome of the step under way, if there is one."""
+        """Apply the outcome of the running step, if there is one."""
         if self._worker is None or self._working_on is None:
             return
         descriptor = self._worker.fileno()
@@ -128,9 +131,9 @@ class Daemon:
             return
         self._selector.unregister(descriptor)
         step, self._worker, self._working_on = self._working_on, None, None
-        self._fold(step.kind, outcome)
+        self._apply(step.kind, outcome)
 
-    def _fold(self, kind: Kind, outcome: Outcome) -> None:
+    def _apply(self, kind: Kind, outcome: Outcome) -> None:
         before = self._cycle.record
         self._cycle.finish(kind, outcome)
         if isinstance(outcome, Failed):
@@ -148,25 +151,25 @@ class Daemon:
                 log.info("%s: %s", event.event, event.detail, extra=self._about(event.event))
 
     def _tell_trouble(self) -> None:
-        """Say once that the disk refuses the record."""
+        """Log once that the record cannot be saved."""
         if self._cycle.trouble not in (None, self._told_trouble):
             log.error("%s", self._cycle.trouble, extra=self._about("record-not-written"))
         self._told_trouble = self._cycle.trouble
 
     def _about(self, event: str, **fields: object) -> dict[str, Any]:
-        """Give the journal's fields for an event of this device."""
+        """Give the journal fields of an event of this device."""
         return journal_events.of(event, **journal_events.facts(self._cycle.record), **fields)
 
     def _select_timeout(self, step: Step, slow_client: float | None) -> float:
-        """Give the seconds to sleep at most: until something is due."""
+        """Give the seconds until something is due, at the latest."""
         until_step = self._cycle.pause(step) if self._worker is None else self._worker.seconds_left
-        waits = (LONGEST_WAIT, until_step, slow_client, self._given.watchdog)
+        waits = (LONGEST_SLEEP, until_step, slow_client, self._given.watchdog)
         return max(0.0, min(wait for wait in waits if wait is not None))
 
     # ---- signals and commands ---------------------------------------------------------------------------------------
 
     def _reload_settings(self) -> None:
-        """Take over a changed configuration; a wrong one is refused whole and the one in force stays."""
+        """Take over a changed configuration; if it is wrong, nothing of it is taken over."""
         self._signals.reload = False
         self._given.notifier.reloading()
         try:
@@ -174,7 +177,7 @@ class Daemon:
         except ValueError as error:
             self._config_error = str(error)
             about = self._about("reload-refused")
-            log.error("reload refused, the configuration in force stays: %s", error, extra=about)  # noqa: TRY400 - says it all
+            log.error("reload refused, the previous configuration stays: %s", error, extra=about)  # noqa: TRY400 - says it all
         else:
             self._config_error = None
             self._cycle.means.policy = self._settings.policy
@@ -188,6 +191,8 @@ class Daemon:
             return {"ok": True, "history": [vars(event) for event in self._cycle.record.history]}
         if command == "rotate":
             return self._rotate()
+        if command == "cancel":
+            return self._cancel()
         return {"ok": True, "status": self._status()}
 
     def _rotate(self) -> dict[str, Any]:
@@ -199,13 +204,36 @@ class Daemon:
         message = "joined the rotation that is under way" if under_way else "a rotation begins now"
         return {"ok": True, "message": message, "rotations": before.rotations}
 
+    def _cancel(self) -> dict[str, Any]:
+        before = self._cycle.record
+        if before.pending is None and not before.renew_requested:
+            return {"ok": False, "error": "nothing-to-cancel", "message": "no rotation is under way"}
+        if self._working_on is not None and self._working_on.kind in OF_A_ROTATION:
+            self._end_step()  # it may be ended at any instruction, as by a power cut
+        if not self._cycle.cancel_rotation():
+            return {"ok": False, "error": "busy", "message": self._cycle.trouble}
+        self._tell_history(before)
+        then = self._cycle.decide()
+        again = f"; another one begins with a new key: {then.reason}" if then.kind is Kind.GENERATE else ""
+        return {"ok": True, "message": f"the rotation is withdrawn{again}"}
+
+    def _end_step(self) -> None:
+        if self._worker is not None:
+            self._selector.unregister(self._worker)
+            self._worker.kill()
+        self._worker = self._working_on = None
+
     def _status(self) -> dict[str, Any]:
         clock = self._cycle.means.clock
         about = {
             "daemon": "running",
             "version": __version__,
             "key": {"backend": self._settings.keys_backend, "algorithm": self._settings.keys_algorithm},
-            "configuration": {"error": self._config_error, "remedy": self._config_error and RELOAD_REMEDY},
+            "configuration": {
+                "file": str(self._given.config),
+                "error": self._config_error,
+                "remedy": self._config_error and RELOAD_REMEDY,
+            },
             "trouble": self._cycle.trouble,
             "clock_trusted": clock.trusted,
         }

@@ -1,8 +1,9 @@
-"""The daemon before it has a configuration that it can run with: it waits, says for what, and goes on by itself.
+"""The daemon while it has no configuration that it can run with: it waits, reports for what, and goes on by itself.
 
-To systemd it is up (READY=1, with the reason in STATUS=, the watchdog fed), `agentctl status` tells what is missing and
-what to do. The configuration is read again when its file, or one that it names and that could not be used, appears or
-changes; on SIGHUP; and after a while if this machine could not read it for want of processes, memory or time.
+For systemd the service is up (READY=1, the reason in STATUS=, watchdog messages). `agentctl status` shows what is
+missing and what to do. The configuration is read again when agent.yaml, or a file that it names and that could not be
+used, appears or changes; on SIGHUP; and after some seconds if it could not be read because this machine had no process,
+memory or time for it.
 """
 
 import logging
@@ -15,7 +16,7 @@ from typing import Any
 
 from iot_agent import __version__
 from iot_agent.core import journal_events
-from iot_agent.core.ports import Notifier
+from iot_agent.core.ports import ServiceManager
 from iot_agent.core.record import Record
 from iot_agent.host.control_socket import ControlServer
 from iot_agent.host.signals import Signals
@@ -24,37 +25,37 @@ from iot_agent.status.report import compose
 from iot_agent.storage import layout
 
 log = logging.getLogger(__name__)
-LOOK_EVERY = 2.0  # seconds between two looks at the files: without inotify in the standard library, cheap enough
+LOOK_EVERY = 2.0  # seconds between two looks at the files: the standard library has no inotify
 READ_AGAIN = 10.0  # seconds after which what could not be read is tried again although no file has changed
-Seen = tuple[tuple[int, ...] | None, ...]
+Looks = tuple[tuple[int, ...] | None, ...]
 
 
 @dataclass
 class Unconfigured:
-    """Waits for `config` to be mended. Where state and socket are is not known yet: they are where systemd says."""
+    """Waits until `config` can be used. agent.yaml names the directories, so until then they are those of the unit."""
 
     config: Path
     state: Path
     run: Path
-    notifier: Notifier
+    notifier: ServiceManager
     watchdog: float | None
     signals: Signals
     files: tuple[Path, ...] = ()
 
     def watch(self, files: tuple[Path, ...]) -> bool:
-        """Look at these too, beside `config`, from now on; False if `look` has not looked at all of them so far."""
+        """Look at these too, beside `config`; False if one of them is new, so that `look` has not seen it."""
         new = tuple(path for path in files if path not in self.files)
         self.files += new
         return not new
 
-    def look(self) -> Seen:
-        """See the files as they are now: what changes when somebody writes, replaces or gives access to one."""
+    def look(self) -> Looks:
+        """Give what changes about the files when somebody writes or replaces one, or gives access to it."""
         return tuple(map(_look, (self.config, *self.files)))
 
-    def until_changed(self, seen: Seen, problem: str, *, passing: bool) -> None:
-        """Wait until the files are no more as they were `seen`, until a signal comes, or a while if it is `passing`.
+    def until_changed(self, seen: Looks, problem: str, *, passing: bool) -> None:
+        """Wait until the files differ from `seen`, a signal comes, or, if the problem is `passing`, for some seconds.
 
-        Raises `OSError` when the control socket cannot be made: then nobody could see what is waited for.
+        Raises `OSError` if the control socket cannot be made: then nobody could see what the agent waits for.
         """
         log.warning("waiting for a configuration: %s", problem, extra=journal_events.of("waiting"))
         ends = time.monotonic() + READ_AGAIN if passing else math.inf
@@ -67,8 +68,8 @@ class Unconfigured:
                 first, _, _ = problem.partition("\n")
                 self.notifier.status(f"waiting for a configuration: {first}")
                 while not (self.signals.stop or self.signals.reload or self.look() != seen or time.monotonic() >= ends):
-                    patience = (LOOK_EVERY, control.expire(), self.watchdog)
-                    for key, _ in selector.select(min(wait for wait in patience if wait is not None)):
+                    waits = (LOOK_EVERY, control.expire(), self.watchdog)
+                    for key, _ in selector.select(min(wait for wait in waits if wait is not None)):
                         key.data()
                     self.notifier.alive()
             finally:
@@ -87,18 +88,18 @@ class Unconfigured:
         return {"ok": False, "error": "not-configured", "message": message}
 
     def _report(self, problem: str) -> dict[str, Any]:
-        """Tell what the disk holds, if this device has a past, and what is waited for."""
+        """Report what the disk holds, and what the agent waits for."""
         record = from_disk.record(self.state)
         remedy = (
-            f"Mend {self.config} (agent.yaml(5)), or the file that is named, and check it with: "
+            f"Correct {self.config} (agent.yaml(5)), or the file that is named, and check it with: "
             f"iot-agent --check --config {self.config}. The agent's user must be able to read them; in /etc/iot-agent: "
-            "sudo systemd-tmpfiles --create iot-agent.conf. They are taken over as soon as they are right."
+            "sudo systemd-tmpfiles --create iot-agent.conf. The agent takes them over as soon as they are right."
         )
         about = {
             "daemon": "waiting for its configuration",
             "version": __version__,
             "key": None,
-            "configuration": {"error": problem, "remedy": remedy},
+            "configuration": {"file": str(self.config.absolute()), "error": problem, "remedy": remedy},
             "trouble": None,
             "clock_trusted": record is None or time.time() >= record.time_floor,
         }

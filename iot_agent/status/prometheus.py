@@ -28,7 +28,7 @@ class Textfile:
         if self._path is None or content == self._written:
             return
         try:
-            atomic.write(self._path, content.encode(), layout.PUBLIC_FILE)
+            atomic.write(self._path, content.encode(), layout.PUBLIC_FILE_MODE)
         except (OSError, ValueError) as error:
             if str(error) != self._problem:
                 log.warning("cannot write the metrics: %s", error)

@@ -38,7 +38,7 @@ class ApplicationAccess:
                     self._close(self._identities.certificate(label).parent)
             if self._group is None:
                 for directory in filter(Path.exists, self._way()):
-                    _set(directory, layout.PRIVATE_DIRECTORY, os.getegid())
+                    _set(directory, layout.PRIVATE_DIRECTORY_MODE, os.getegid())
         self.prepare(record)
         self.publish(record)
 
@@ -60,10 +60,10 @@ class ApplicationAccess:
             directory = self._identities.certificate(record.active.label).parent
             gid = grp.getgrnam(self._group).gr_gid
             if (directory / layout.KEY).exists():  # a key in a token has the token's own protection
-                _set(directory / layout.KEY, layout.GROUP_KEY, gid)
-            _set(directory, layout.GROUP_DIRECTORY, gid)
+                _set(directory / layout.KEY, layout.GROUP_KEY_MODE, gid)
+            _set(directory, layout.GROUP_DIRECTORY_MODE, gid)
             for above in self._way():
-                _set(above, layout.GROUP_WAY, gid)
+                _set(above, layout.GROUP_WAY_MODE, gid)
 
     def publish(self, record: Record) -> None:
         """Write the file if its content changes: a program that watches it is not woken for nothing."""
@@ -77,11 +77,11 @@ class ApplicationAccess:
             chain = (directory / layout.CHAIN).exists()
             news = announcement(self._settings, record.active, _key(directory), chain=chain)
             if not path.exists() or atomic.read(path) != news:
-                atomic.write(path, news, layout.PUBLIC_FILE)
+                atomic.write(path, news, layout.PUBLIC_FILE_MODE)
 
     def _close(self, directory: Path) -> None:
         if directory.stat().st_mode & 0o077:
-            _set(directory, layout.PRIVATE_DIRECTORY, os.getegid())
+            _set(directory, layout.PRIVATE_DIRECTORY_MODE, os.getegid())
             if (directory / layout.KEY).exists():
                 _set(directory / layout.KEY, layout.KEY_MODE, os.getegid())
 
@@ -91,7 +91,7 @@ class ApplicationAccess:
 
 @contextmanager
 def _logged(problem: str) -> Iterator[None]:
-    """Go on whatever goes wrong with files, groups or names on the disk, and log it."""
+    """Log what goes wrong with files, groups or names, and go on."""
     try:
         yield
     except (OSError, KeyError, ValueError) as error:

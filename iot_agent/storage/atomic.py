@@ -1,9 +1,9 @@
-"""The one durable write, and the careful reads beside it.
+"""Durable writes, and reads that cannot hang or follow a link.
 
-A file is either the old one or the new one, whole, whatever happens in between: temporary file in the same directory,
-created with its final mode, written, fsync'ed, renamed over the old one, and the directory fsync'ed (without the last,
-a power cut loses the rename: ext4 and POSIX promise nothing else). Nothing follows a symbolic link that somebody may
-have planted in the state directory.
+After a power cut a file is the old one or the new one, never a part of it. A write makes a temporary file in the same
+directory, with its final mode, writes and fsyncs it, renames it over the old file, and fsyncs the directory (without
+that, a power cut may undo the rename: POSIX and ext4 promise nothing else). No function follows a symbolic link that
+somebody may have put into the state directory.
 """
 
 import os
@@ -14,7 +14,7 @@ from iot_agent.storage import layout
 MAX_READ = 1024 * 1024
 
 
-def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE) -> None:
+def write(path: Path, content: bytes, mode: int = layout.PRIVATE_FILE_MODE) -> None:
     """Replace `path` durably; `mode` holds from the first byte on, whatever the umask. Raises `OSError`."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
@@ -45,7 +45,7 @@ def read(path: Path) -> bytes:
 
 def make_directory(path: Path) -> None:
     """Create a private directory durably; fine if it is there."""
-    path.mkdir(mode=layout.PRIVATE_DIRECTORY, exist_ok=True)
+    path.mkdir(mode=layout.PRIVATE_DIRECTORY_MODE, exist_ok=True)
     if path.is_symlink() or not path.is_dir():
         raise OSError(f"{path} is not a directory")
     sync_directory(path.parent)
@@ -68,7 +68,7 @@ def point(link: Path, target: str) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames, creations and removals in `path` survive a power cut."""
+    """Make what was renamed, created and removed in `path` survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -77,6 +77,6 @@ def sync_directory(path: Path) -> None:
 
 
 def sync_tree(path: Path) -> None:
-    """Sync a directory and the directories below it: what a process before us renamed may not be on the disk yet."""
+    """Sync a directory and those below it: what an earlier process renamed may not be on the disk yet."""
     for directory, _, _ in os.walk(path):
         sync_directory(Path(directory))

@@ -1,7 +1,8 @@
-"""One directory for each key ever made: `identities/<label>/` with its CSR, then its certificate, chain and facts.
+"""The directories of the identities, `identities/<label>/`: one for each key, with all that belongs to it.
 
-An identity is complete when its facts are there, which are written last. `current` is a link to the identity in force,
-for applications; the record is rebuilt with its help, should the record ever be lost.
+An identity is complete when its key, its certificate and its facts are there; the facts are written last. The link
+`current` leads applications to the active identity. If the record is lost, it is rebuilt from these directories, and
+`current` tells which identity is active.
 """
 
 import json
@@ -37,12 +38,12 @@ class IdentityDirectories:
         """Durably add the certificate; `identity.json` comes last and says that all of it is there."""
         directory = self._path(identity.label)
         if chain is not None:
-            atomic.write(directory / layout.CHAIN, chain.encode(), layout.PUBLIC_FILE)
-        atomic.write(self.certificate(identity.label), pem.encode(), layout.PUBLIC_FILE)
+            atomic.write(directory / layout.CHAIN, chain.encode(), layout.PUBLIC_FILE_MODE)
+        atomic.write(self.certificate(identity.label), pem.encode(), layout.PUBLIC_FILE_MODE)
         atomic.write(directory / layout.FACTS, json.dumps(vars(identity.certificate)).encode())
 
     def complete(self) -> tuple[Identity, ...]:
-        """Find every identity that has its key and its certificate, in no order, as far as they can be read now."""
+        """Find every complete identity that can be read now, in no order."""
         return tuple(filter(None, map(self._facts, self.labels())))
 
     def _facts(self, label: str) -> Identity | None:
@@ -55,14 +56,14 @@ class IdentityDirectories:
         return Identity(label, certificate) if whole else None
 
     def orphans(self) -> frozenset[str]:
-        """Name what never became an identity, or is half removed: it has no facts, or no key. Raises `OSError`."""
+        """Name those that never became complete, or are partly removed: without facts or key. Raises `OSError`."""
         return frozenset(label for label in self.labels() if self._is_orphan(self._path(label)))
 
     def _is_orphan(self, directory: Path) -> bool:
         try:
             return not _is_there(directory / layout.FACTS) or not any(_is_there(directory / key) for key in KEYS)
         except OSError:
-            return False  # that cannot be told now, so nothing may be removed
+            return False  # what cannot be read now must not be removed
 
     def certificate(self, label: str) -> Path:
         """Say where the certificate is."""
@@ -75,7 +76,7 @@ class IdentityDirectories:
         return frozenset(path.name for path in self._root.iterdir() if layout.is_label(path.name))
 
     def remove(self, label: str) -> None:
-        """Durably remove an identity, its facts first, so that what a crash leaves is visibly incomplete."""
+        """Durably remove an identity, its facts first: what a crash leaves is then incomplete, and is removed later."""
         directory = self._path(label)
         if not _is_there(directory):
             return
@@ -92,7 +93,7 @@ class IdentityDirectories:
         atomic.sync_directory(self._root)
 
     def point_current(self, label: str) -> None:
-        """Flip `current` to this identity, in one rename."""
+        """Make `current` lead to this identity, in one rename."""
         atomic.point(self._current, f"{layout.IDENTITIES}/{label}")
 
     def current(self) -> str | None:
@@ -106,7 +107,7 @@ class IdentityDirectories:
 
 
 def _is_there(path: Path) -> bool:
-    """Say whether there is anything of that name; raises `OSError` where that cannot be told."""
+    """Say whether anything has that name; raises `OSError` if that cannot be found out now."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

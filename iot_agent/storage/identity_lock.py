@@ -1,9 +1,9 @@
-"""Taking turns at the device's identity: one MQTT session for its client id, one user of its token, at any time.
+"""The identity lock: one process at a time uses the device's MQTT client id and its token.
 
-A worker of the daemon and `agentctl doctor` both open a session under the same client id, and the broker would close
-the one for the other; and two processes on one token disturb each other. So each holds a lock while it works: flock(2)
-on the state directory itself, which needs no file, works on a full or read-only disk, and is let go of by the kernel
-however its holder ends. Only who may read the directory can take it: the agent's user and root.
+A worker of the daemon and `agentctl doctor` use the same client id: the broker closes the older of two sessions. And
+some tokens fail if two processes use them. So each process holds this lock while it works: flock(2) on the state
+directory itself. That needs no file, works on a full or read-only disk, and the kernel releases it however the process
+ends. Only the agent's user and root can take it, because only they can open the directory.
 """
 
 import fcntl
@@ -13,21 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-HELD_BY_PARENT = "--in-turn"  # tells a worker that the process that started it holds the lock
+HELD_BY_PARENT = "--identity-lock-is-held"  # an argument of the worker: the process that started it holds the lock
 LONGEST_WAIT = 15.0  # seconds to wait for the other process
-LOOK_AGAIN = 0.05  # seconds; flock(2) itself would wait without a limit
+RETRY_EVERY = 0.05  # seconds; flock(2) itself would wait without a limit
 
 
 @contextmanager
-def exclusive_use(state: Path, patience: float) -> Iterator[bool]:
-    """Hold the lock; gives False when another process still held it after `patience` seconds, or it cannot be had."""
+def exclusive_use(state: Path, limit: float) -> Iterator[bool]:
+    """Hold the lock; gives False if another process still holds it after `limit` seconds, or if it cannot be taken."""
     try:
         descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         yield False
         return
     try:
-        yield _taken(descriptor, time.monotonic() + patience)
+        yield _taken(descriptor, time.monotonic() + limit)
     finally:
         os.close(descriptor)
 
@@ -39,6 +39,6 @@ def _taken(descriptor: int, deadline: float) -> bool:
         except OSError:
             if time.monotonic() > deadline:
                 return False
-            time.sleep(LOOK_AGAIN)
+            time.sleep(RETRY_EVERY)
         else:
             return True

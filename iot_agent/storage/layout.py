@@ -35,14 +35,14 @@ CSR, CERTIFICATE, CHAIN, FACTS = "csr.pem", "certificate.pem", "chain.pem", "ide
 CONTROL_SOCKET, ANNOUNCEMENT, LAST_CONNECT = "control.sock", "identity.json", "last-connect"
 
 KEY_MODE = 0o600
-PRIVATE_FILE = 0o600
-PUBLIC_FILE = 0o644
-PRIVATE_DIRECTORY = 0o700
-RUN_DIRECTORY = 0o755
+PRIVATE_FILE_MODE = 0o600
+PUBLIC_FILE_MODE = 0o644
+PRIVATE_DIRECTORY_MODE = 0o700
+RUN_DIRECTORY_MODE = 0o755
 
-GROUP_KEY = 0o640
-GROUP_DIRECTORY = 0o750
-GROUP_WAY = 0o710  # to pass through, not to list
+GROUP_KEY_MODE = 0o640
+GROUP_DIRECTORY_MODE = 0o750
+GROUP_WAY_MODE = 0o710  # to pass through, not to list
 
 _LABEL = re.compile(r"iot-agent-[0-9A-Za-z-]{1,80}")
 

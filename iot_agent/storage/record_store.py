@@ -1,10 +1,10 @@
-"""The record on disk: `state.json`, written durably by the daemon alone, with version, checksum and a way back.
+"""The record on disk: `state.json`, written durably by the daemon only.
 
-Reading tries, in this order: `state.json`; `state.json.previous`, the one before it; the identity directories, from
-which a record is rebuilt. Whatever keeps a file from being read (damage, a directory or a link in its place, an error
-of the disk) leads on to the next; the file is kept beside, named `.bad`, for a person to look at. The record that is
-found may be behind the disk, so `reconcile` brings it up to date before anything is done. A file of a later format is
-refused without touching anything: an older agent must not guess.
+Reading tries, in this order: `state.json`; `state.json.previous`, which is the record before; the identity directories,
+from which a record is rebuilt. If a file cannot be read (damage, a directory or a link in its place, an error of the
+disk), the next is tried, and the file is renamed to `.bad`, for a person to look at. The record may be older than the
+identities on the disk, so `reconcile` brings it up to date before anything is done. A file of a later format is refused
+and left as it is: an older agent cannot know what it means.
 """
 
 import logging
@@ -31,7 +31,7 @@ class RecordStore:
         self._serial = serial
 
     def load(self) -> Record:
-        """Make durable what a process before us renamed, then read the record, or fall back; raises `LaterFormat`."""
+        """Make durable what an earlier process renamed, then read the record or rebuild it; raises `LaterFormat`."""
         try:
             atomic.sync_tree(self._path.parent)
         except OSError as error:
@@ -42,21 +42,21 @@ class RecordStore:
             except FileNotFoundError:
                 continue
             except (Damaged, OSError) as trouble:
-                aside = _put_aside(path)
+                kept = _keep_as_bad(path)
                 about = journal_events.of("record-damaged", serial=self._serial)
-                log.warning("%s cannot be used (%s); %s, falling back", path, trouble, aside, extra=about)
+                log.warning("%s cannot be used (%s); %s; trying the next copy", path, trouble, kept, extra=about)
         disk = self.disk()
         if disk.complete:
             about = journal_events.of("record-rebuilt", serial=self._serial)
-            log.warning("the record is lost; rebuilt from %d identities on disk", len(disk.complete), extra=about)
+            log.warning("the record is lost; rebuilt from %d identities on the disk", len(disk.complete), extra=about)
         return rebuild(self._serial, disk)
 
     def disk(self) -> OnDisk:
-        """Tell what identities the disk holds; what cannot be read now is left out."""
+        """List the identities on the disk, without those that cannot be read now."""
         try:
             return OnDisk(self._identities.complete(), self._identities.orphans(), self._identities.current())
         except OSError as error:
-            log.warning("the identities cannot be looked at now: %s", error)
+            log.warning("the identities cannot be listed now: %s", error)
             return OnDisk((), frozenset(), None)
 
     def save(self, record: Record) -> None:
@@ -68,15 +68,15 @@ class RecordStore:
             self._point_current(record.active.label)
 
     def _point_current(self, label: str) -> None:
-        """Do it for the applications; the device itself does not need it, so nothing waits for it."""
+        """Do this for the applications; the agent does not need `current`, so a failure is only logged."""
         try:
             self._identities.point_current(label)
         except OSError as error:
             log.warning("cannot point `current` at %s: %s", label, error)
 
 
-def _put_aside(path: Path) -> str:
-    """Rename what cannot be read, so that the next save does not take it for the record before."""
+def _keep_as_bad(path: Path) -> str:
+    """Rename a file that cannot be read, so that the next save does not make it `state.json.previous`."""
     for name in (f"{path.name}.bad", f"{path.name}.bad-{os.urandom(4).hex()}"):
         try:
             path.rename(path.with_name(name))

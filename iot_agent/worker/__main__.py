@@ -1,8 +1,7 @@
-"""The child process: runs ONE step and ends. A request comes on stdin, the outcome goes to stdout, words to stderr.
+"""The worker: runs one step and ends (`host/subprocesses.py` has the protocol).
 
-All that is heavy or may crash (the TLS and MQTT library, cryptography, a token's module) is loaded here or in a child
-of this process, and nowhere else. The worker lives only as long as the daemon holds the other end of its stdin: should
-the daemon die, the worker ends too, so two steps never run at once.
+All that is heavy or may crash (the TLS and MQTT library, cryptography, a token's module) is loaded in this process or
+in a child of it. The worker ends when its stdin does: that is when the daemon ends, so two steps never run at once.
 """
 
 import os
@@ -30,7 +29,7 @@ from iot_agent.worker import steps
 from iot_agent.worker.connect_throttle import ConnectThrottle
 from iot_agent.worker.mqtt import Endpoint, MqttCloud
 
-TOKEN_SHARE = 0.8  # of a step's limit, for one operation of a token: the worker lives to tell that it hung
+TOKEN_SHARE = 0.8  # of a step's limit, for one operation on a token: the rest is for reporting that it hung
 
 
 def main() -> int:
@@ -38,11 +37,11 @@ def main() -> int:
     hardening.keep_private()
     hardening.limit_memory()
     os.umask(0o077)
-    journal.configure("info")  # until the request says otherwise; also what goes wrong with it is told without secrets
+    journal.configure("info")  # until the request is read; an error of that is logged without secrets, too
     request = decode_request(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     journal.configure(request.settings.log_level)
-    with _turn(request):
+    with _identity_lock(request):
         outcome = _run(request)
     sys.stdout.buffer.write(encode_outcome(outcome))
     sys.stdout.buffer.flush()
@@ -50,7 +49,7 @@ def main() -> int:
 
 
 def _run(request: Request) -> Outcome:
-    """Run the step, unless what was delivered with the device is unfit for it: then the cloud is not even asked."""
+    """Run the step; if a file that was delivered with the device is unfit for it, the cloud is not asked."""
     try:
         context = _context(request)
     except AgentError as error:
@@ -58,21 +57,21 @@ def _run(request: Request) -> Outcome:
     return steps.run(request.step, request.record, request.now, context)
 
 
-def _turn(request: Request) -> AbstractContextManager[object]:
-    """Wait a while for `agentctl doctor` to be done with the identity, then go ahead: the daemon's step comes first."""
+def _identity_lock(request: Request) -> AbstractContextManager[object]:
+    """Take the identity lock; if the doctor holds it for too long, go ahead without: a step is more important."""
     if HELD_BY_PARENT in sys.argv:
         return nullcontext()
     return exclusive_use(request.settings.state_directory, min(LONGEST_WAIT, request.settings.step_limit / 4))
 
 
 def _end_with_the_daemon() -> None:
-    while os.read(0, 1):  # the descriptor itself: a thread inside sys.stdin would hold its lock while Python shuts down
+    while os.read(0, 1):  # not sys.stdin: this thread would hold its lock while Python shuts down
         pass
-    os._exit(os.EX_TEMPFAIL)  # at once: whatever was under way is safe to leave at any point
+    os._exit(os.EX_TEMPFAIL)  # at once: every step may be interrupted at any point
 
 
 def _context(request: Request) -> steps.StepContext:
-    """Wire the adapters to the ports, as the settings say."""
+    """Choose the adapter behind each port, by the settings."""
     given = request.settings
     state = given.state_directory
     identities = IdentityDirectories(state)

@@ -1,7 +1,7 @@
-"""No two CONNECTs of this device within a second: AWS IoT Core takes one a second for a client id, and drops the rest.
+"""At most one CONNECT a second: AWS IoT Core accepts one a second for a client id, and drops the others.
 
-Every session is a process of its own, so the time of the last one is the time of a file. (AWS IoT Core quotas, "Connect
-requests per second per client ID".)
+Each session is made by another process, so the time of the last CONNECT is kept as the modification time of a file.
+(AWS IoT Core quotas, "Connect requests per second per client ID".)
 """
 
 import os
@@ -14,7 +14,7 @@ SPACING = 1.05  # seconds
 
 
 class ConnectThrottle:
-    """Waits as long as it takes, then marks the time in `path`."""
+    """Waits until a CONNECT is allowed, then notes its time as that of the file `path`."""
 
     def __init__(
         self, path: Path, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
@@ -22,11 +22,11 @@ class ConnectThrottle:
         self._path, self._clock, self._sleep = path, clock, sleep
 
     def __call__(self) -> None:
-        """Wait. Without the file, or with a clock that was set back, there is nothing to wait for."""
+        """Wait; not at all if there is no file yet, or if the clock was set back."""
         with suppress(OSError):
             passed = self._clock() - self._path.stat().st_mtime
             if 0 <= passed < SPACING:
                 self._sleep(SPACING - passed)
-        with suppress(OSError):  # a full disk must not keep the device from connecting
+        with suppress(OSError):  # a full disk must not prevent a connection
             self._path.touch()
             os.utime(self._path, (self._clock(), self._clock()))

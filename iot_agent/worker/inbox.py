@@ -1,14 +1,14 @@
-"""What the MQTT library's own threads say, for the one thread that waits for it: bounded, whatever a broker sends.
+"""A queue from the MQTT library's threads to the thread that waits; its size is bounded, whatever a broker sends.
 
-A message is kept only if its topic is one that was subscribed to, and only while few are waiting: the rest is dropped
-where it comes in. What the library says of the connection is never dropped: it is a handful in a session's life.
+A message is kept only if its topic was subscribed to and only while few are waiting; others are dropped. An event of
+the connection is never dropped: a session has few of them.
 """
 
 import queue
 import time
 from typing import Any
 
-MOST_WAITING = 8  # messages: one is asked for at a time; late answers to earlier requests may come before it
+MOST_WAITING = 8  # messages: only one request is open at a time, but late answers to earlier ones may come first
 
 
 class Nothing(Exception):
@@ -23,20 +23,20 @@ class Inbox:
         self._topics: frozenset[str] = frozenset()
 
     def expect(self, topics: frozenset[str]) -> None:
-        """Take messages on these topics from now on, and on no others."""
+        """Keep messages on these topics from now on, and on no others."""
         self._topics = topics
 
     def message(self, topic: str, payload: bytes) -> None:
-        """Put a message in, or drop it."""
+        """Keep a message, or drop it."""
         if topic in self._topics and self._events.qsize() < MOST_WAITING:
             self._events.put(("message", (topic, payload)))
 
     def tell(self, kind: str, value: object) -> None:
-        """Put in what happened to the connection."""
+        """Keep an event of the connection."""
         self._events.put((kind, value))
 
     def take(self, deadline: float) -> tuple[str, Any]:
-        """Wait for the next until `deadline` (of the monotonic clock), not longer however many come; or `Nothing`."""
+        """Give the next, waiting until `deadline` (of the monotonic clock) and never longer; raises `Nothing`."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise Nothing

@@ -1,20 +1,21 @@
-"""The `Cloud` port over awscrt, the core of the AWS IoT device SDK: callbacks become results here and nowhere else.
+"""The `Cloud` port over awscrt, the core of the AWS IoT device SDK: its callbacks become results and errors here.
 
-MQTT 5, QoS 1, mutual TLS. Every session is a new client in a short-lived process: no connection, TLS session or
-credential outlives a step, so a session over one certificate can never be mistaken for one over another. The SDK's own
-reconnecting is switched off in effect: a lost connection ends the step, and the record's back-off decides.
+MQTT 5, QoS 1, mutual TLS. Each session is a new client in a process that ends with the step. No connection, TLS session
+or credential is used again, so a session is always over the certificate that it was opened with. The SDK does not
+reconnect (its delay is longer than a step): a lost connection ends the step, and the record's back-off decides when the
+next one begins.
 
 A new certificate may be refused for a moment after it was registered, because the control plane is eventually
-consistent; and a just-in-time registered one is always refused once. So a refused connection is tried a few times here
-before it counts, never faster than one a second for a client id (an AWS IoT Core quota).
+consistent; and a just-in-time registered one is always refused once. So a refused connection is tried a few times
+before it counts, at most once a second (an AWS IoT Core quota for each client id).
 
-AWS IoT Core refuses without a word: it closes the connection, or breaks off the TLS handshake. So does a network that
-fails, and a server that is not trusted. Only what the cloud itself does may count against a certificate, so a
-connection that ended before its CONNACK is followed by a look at who is there (`handshake`), which is no CONNECT.
+AWS IoT Core gives no reason when it refuses: it closes the connection, or ends the TLS handshake. A network that fails
+does the same, and so does a server that is not trusted. Only a refusal by the cloud itself may count against a
+certificate. So after a connection that ended before its CONNACK, the server is checked without a CONNECT (`handshake`).
 
-What a broker sends is bounded. It is told the largest packet that we take; the library takes larger ones all the same,
-so the process's memory has a limit (`process`). What nobody asked for is dropped (`inbox`), and a wait has an end,
-however much comes.
+What a broker sends is bounded. CONNECT states the largest packet that we accept; the library accepts larger ones all
+the same, so the memory of the process is limited (`hardening`). A message that was not asked for is dropped (`inbox`),
+and each wait ends at its deadline, however many messages come.
 """
 
 import logging
@@ -39,14 +40,14 @@ from iot_agent.worker.inbox import Inbox, Nothing
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-CONNECT_TRIES = 4
+CONNECT_TRIES = 4  # before a refusal counts
 CONNECT_SPACING = (1.05, 1.5)  # seconds
-# A server that the trust store does not accept is reported only after a random 10 to 30 s (s2n blinding).
+# seconds; a server that is not trusted is reported only after a random 10 to 30 s (s2n blinding)
 CONNECT_TIMEOUT = 40
-ACK_TIMEOUT = 10
-REPLY_TIMEOUT = 20
-KEEP_ALIVE = 30
-NEVER_MS = 3_600_000
+ACK_TIMEOUT = 10  # seconds
+REPLY_TIMEOUT = 20  # seconds
+KEEP_ALIVE = 30  # seconds
+NEVER_MS = 3_600_000  # longer than any step
 MAX_PACKET = MAX_PAYLOAD + 4096  # bytes: topic and properties beside the payload
 UNREACHABLE = ("DNS", "TIMEOUT", "CONNECTION_REFUSED", "NO_ROUTE", "NETWORK_DOWN", "INVALID_ADDRESS", "CONNECT_ABORTED")
 PIN_REFUSED = ("CKR_PIN_INCORRECT", "CKR_PIN_INVALID", "CKR_PIN_LEN_RANGE")
@@ -66,11 +67,11 @@ class Endpoint:
 
 
 class MqttCloud:
-    """Opens sessions at one endpoint; `pace` is called before each CONNECT, and takes its time."""
+    """Opens sessions at one endpoint; `throttle` is called before each CONNECT, and waits as long as it must."""
 
-    def __init__(self, endpoint: Endpoint, pins: Pins, pace: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, endpoint: Endpoint, pins: Pins, throttle: Callable[[], None] = lambda: None) -> None:
         self._endpoint = endpoint
-        self._pace = pace
+        self._throttle = throttle
         self._pins = pins
 
     @contextmanager
@@ -93,7 +94,7 @@ class MqttCloud:
     )
     def _connect(self, tls: io.ClientTlsContext, *, on_token: bool) -> "MqttSession":
         session = MqttSession(self._endpoint, tls)
-        self._pace()
+        self._throttle()
         try:
             session.open()
         except _Ended as ended:
@@ -105,7 +106,7 @@ class MqttCloud:
         return session
 
     def _why(self, ended: str, *, on_token: bool) -> Retryable:
-        """Tell a cloud that refuses us from whoever else may have ended the connection."""
+        """Find out whether the cloud refused this certificate, or whether the connection ended for another reason."""
         where = f"{self._endpoint.host}:{self._endpoint.port}"
         try:
             shake(Server(self._endpoint.host, self._endpoint.port, self._endpoint.ca_file), tls_1_2=on_token)
@@ -119,7 +120,7 @@ class MqttCloud:
         return Retryable(Code.REFUSED, f"the cloud closed the connection: {ended}")
 
     def _tls(self, credentials: Credentials) -> io.ClientTlsContext:
-        """Make the TLS context, once for all tries: on a token, each would be another login."""
+        """Make one TLS context for all tries: with a token, each context is another login."""
         certificate, key = credentials.certificate, credentials.key
         pin = self._pins.read(key.token) if isinstance(key, TokenKey) else ""
         try:
@@ -129,7 +130,11 @@ class MqttCloud:
             if self._endpoint.port == ALPN_PORT:
                 options.alpn_list = [ALPN_MQTT]
             return io.ClientTlsContext(options)
-        except (AwsCrtError, RuntimeError, OSError) as error:  # a context's errors are RuntimeErrors; their text tells
+        except (
+            AwsCrtError,
+            RuntimeError,
+            OSError,
+        ) as error:  # the errors of a context are RuntimeErrors; only their text says which
             if isinstance(key, TokenKey) and any(word in str(error) for word in PIN_REFUSED):
                 raise self._pins.refused(key.token, pin) from error
             if isinstance(key, TokenKey) and any(word in str(error) for word in TOKEN_FAILED):
@@ -139,11 +144,11 @@ class MqttCloud:
 
 
 class _Ended(Exception):
-    """The connection ended before a CONNACK; the text is the library's name for that, and does not tell who did it."""
+    """The connection ended before a CONNACK; the text is the library's name for that, which does not say why."""
 
 
 class MqttSession:
-    """One connection. The library calls back from a thread of its own; `Inbox` is where that ends."""
+    """One connection. The library's callbacks run in its own thread; they only fill the `Inbox`."""
 
     def __init__(self, endpoint: Endpoint, tls: io.ClientTlsContext) -> None:
         inbox = self._inbox = Inbox()
@@ -206,7 +211,7 @@ class MqttSession:
             _demand(code, f"the policy forbids subscribing to {topic}")
 
     def exchange(self, topic: str, payload: bytes, reply_topic: str, accept: Callable[[bytes], T | None]) -> T:
-        """Publish, then wait for the reply that is meant for us."""
+        """Publish, then wait for the reply to this request."""
         packet = mqtt5.PublishPacket(topic=topic, payload=payload, qos=mqtt5.QoS.AT_LEAST_ONCE)
         puback = self._result(self._client.publish(packet), f"publish to {topic}").puback
         _demand(puback.reason_code, f"the policy forbids publishing to {topic}")
@@ -256,7 +261,7 @@ def _token_error(key: TokenKey, said: str) -> Retryable:
 
 
 def _bootstrap() -> io.ClientBootstrap:
-    """Give the library one thread: by default it has one for each of the machine's processors."""
+    """Give the library one thread; by default it starts one for each processor."""
     group = io.EventLoopGroup(1)
     return io.ClientBootstrap(group, io.DefaultHostResolver(group))
 
@@ -271,7 +276,7 @@ def _connect_error(data: mqtt5.LifecycleConnectFailureData) -> Exception:
     if any(word in name for word in UNREACHABLE):
         return Retryable(Code.UNREACHABLE, f"cannot reach the endpoint: {name}")
     if "DECODE" in name:
-        return Retryable(Code.BAD_REPLY, f"what answered does not speak MQTT 5: {name}")
+        return Retryable(Code.BAD_REPLY, f"the server does not speak MQTT 5: {name}")
     return _Ended(name)
 
 
@@ -281,7 +286,7 @@ def _demand(reason: int | None, denied: str) -> None:
 
 
 def _denied(reason: int | None, code: Code, what: str) -> Retryable:
-    """Tell a broker that refuses from one that is busy, or whose answer is not MQTT: these say nothing of us."""
+    """Tell a refusal from a busy broker and from an answer that is not MQTT 5: the last two do not concern us."""
     if reason is None:
         return Retryable(Code.BAD_REPLY, "the broker's answer has a reason code that MQTT 5 does not know")
     if reason in BUSY:

@@ -1,6 +1,6 @@
-"""How: one short function for each kind of step. Effects only through the ports; no decision is taken here.
+"""What each kind of step does: one function each. It acts through the ports only; `lifecycle` decides.
 
-Each may be run again after a crash at any point in it, and ends in the same place.
+After a crash at any point a step may be run again, with the same result.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ from iot_agent.core.record import (
 )
 from iot_agent.core.schedule import Policy, worth_taking
 
-NOT_ALLOWED = "not-allowed"  # the word of an error reply
-MOST_AT_ONCE = 100  # identities removed in one run: what it tells of them stays small
+NOT_ALLOWED = "not-allowed"  # the code of an error reply
+MOST_AT_ONCE = 100  # identities removed in one run, so that the outcome stays small
 
 
 class _Reply(Protocol):
@@ -57,7 +57,7 @@ class StepContext:
 
 
 def run(step: Kind, record: Record, now: float, context: StepContext) -> Outcome:
-    """Run one step; whatever goes wrong in the world comes back as `Failed`."""
+    """Run one step; every error but a bug of ours comes back as `Failed`."""
     try:
         return STEPS[step](record, now, context)
     except AgentError as error:
@@ -68,7 +68,7 @@ def run(step: Kind, record: Record, now: float, context: StepContext) -> Outcome
 
 
 def introduce(_record: Record, _now: float, context: StepContext) -> Success:
-    """Show the bootstrap certificate. The very first time it is registered, and the connection is closed on us."""
+    """Connect with the bootstrap certificate. The first time, the cloud registers it and closes the connection."""
     with context.cloud.session(context.bootstrap) as session:
         session.subscribe([context.topics.response(CREATE)])
     return Introduced()
@@ -82,7 +82,7 @@ def generate(record: Record, now: float, context: StepContext) -> Success:
     except Retryable as problem:
         if problem.code != Code.TOKEN_FULL:
             raise
-        retire(record, now, context)  # what crashes have left may be what takes the room
+        retire(record, now, context)  # what crashes have left may occupy the token
         context.keys.generate(label, context.algorithm)
     context.identities.create(label, context.keys.csr(label, record.serial))
     return Generated()
@@ -91,7 +91,7 @@ def generate(record: Record, now: float, context: StepContext) -> Success:
 def request(record: Record, now: float, context: StepContext) -> Success:
     """Send the CSR over an identity that may ask; store the certificate only if it is fit.
 
-    One that is stored already is not asked for again: the record may be older than the disk.
+    If the certificate is stored already, no request is sent: the record may be older than the disk.
     """
     pending = _pending(record)
     stored = next((one for one in context.identities.complete() if one.label == pending.label), None)
@@ -99,7 +99,7 @@ def request(record: Record, now: float, context: StepContext) -> Success:
         return Issued(stored.certificate, None, record.answers_once)
     csr, public_key = _signing_request(pending.label, record.serial, context)
     message = protocol.CreateRequest(csr, pending.request_id)
-    asking = context.bootstrap if asks_with_bootstrap(record) else _in_force(record, context)
+    asking = context.bootstrap if asks_with_bootstrap(record) else _active(record, context)
     with context.cloud.session(asking) as session:
         session.subscribe([context.topics.response(CREATE)])
         reply = _exchange(session, context.topics, CREATE, message, protocol.parse_create_response)
@@ -115,9 +115,9 @@ def request(record: Record, now: float, context: StepContext) -> Success:
 
 
 def _signing_request(label: str, serial: str, context: StepContext) -> tuple[str, bytes]:
-    """Make the CSR anew, so that only the key must have survived; before the session: a token serves one process.
+    """Make the CSR again, so that only the key must have survived a crash; before the session, which may use the token.
 
-    A key that cannot be used ever is told apart from an identity that cannot ask.
+    A pending key that can never be used has an error code of its own: it does not concern the identity that asks.
     """
     try:
         return context.keys.csr(label, serial), context.keys.public_key(label)
@@ -126,7 +126,7 @@ def _signing_request(label: str, serial: str, context: StepContext) -> tuple[str
 
 
 def prove(record: Record, _now: float, context: StepContext) -> Success:
-    """Do all that life needs over the new certificate: connect, subscribe to every reply, publish, be answered."""
+    """Do over the new certificate all that the device needs: connect, subscribe, publish, be answered."""
     identity = to_prove(record)
     certificate_id = identity.certificate.certificate_id
     credentials = context.keys.credentials(identity.label, context.identities.certificate(identity.label))
@@ -141,10 +141,10 @@ def prove(record: Record, _now: float, context: StepContext) -> Success:
 
 
 def retire(record: Record, _now: float, context: StepContext) -> Success:
-    """Remove what the record says nothing needs, and what crashes have left: no key or no certificate.
+    """Remove what the record lists in `to_delete`, and what crashes have left: a directory without key or certificate.
 
-    A complete identity that the record does not know stays. A key that cannot be removed, because its token is away,
-    does not keep the others from being removed. What is too much for one run is left to the next.
+    A complete identity that the record does not know stays. If a key cannot be removed, because its token is away, the
+    others are removed all the same. What is too much for one run is left to the next one.
     """
     useless = set(record.to_delete) | context.identities.orphans()
     problem: AgentError | None = None
@@ -164,6 +164,9 @@ def retire(record: Record, _now: float, context: StepContext) -> Success:
 
 
 def _remove(label: str, context: StepContext) -> AgentError | None:
+    """Remove one identity, but not while applications use it: a fault of the disk kept `current` from being changed."""
+    if label == context.identities.current() and any(one.label == label for one in context.identities.complete()):
+        return Retryable(Code.DISK, f"{label} is not removed: `current` names it, because it could not be changed")
     try:
         context.keys.remove(label)
     except AgentError as problem:
@@ -173,7 +176,7 @@ def _remove(label: str, context: StepContext) -> AgentError | None:
 
 
 def check_in(record: Record, now: float, context: StepContext) -> Success:
-    """Report, and hear the cloud's clock and advice."""
+    """Report to the cloud, and receive its time and advice."""
     if record.active is None:
         raise RuntimeError("there is no active certificate to check in with")
     report = {
@@ -186,7 +189,7 @@ def check_in(record: Record, now: float, context: StepContext) -> Success:
         "last_error": None if record.failure is None else record.failure.code,
     }
     message = protocol.CheckInRequest(f"check-in-{int(now)}", report)
-    with context.cloud.session(_in_force(record, context)) as session:
+    with context.cloud.session(_active(record, context)) as session:
         session.subscribe([context.topics.response(CHECK_IN)])
         reply = _exchange(session, context.topics, CHECK_IN, message, protocol.parse_check_in_response)
     return CheckedIn(reply.time // 1000, reply.renew)
@@ -209,9 +212,9 @@ def _exchange(
     message: protocol.CreateRequest | protocol.AckRequest | protocol.CheckInRequest,
     parse: Callable[[bytes], R | ErrorResponse],
 ) -> R:
-    """Ask and wait for the answer to this very question; late answers to older ones are passed over.
+    """Send a request and wait for its answer; late answers to earlier requests are ignored.
 
-    "Not allowed" may come from another stack that listens on the same prefix: it counts only if nothing better comes.
+    "Not allowed" may come from another stack that listens on the same prefix: it counts only if no other answer comes.
     """
     not_allowed: list[str] = []
 
@@ -240,9 +243,9 @@ def _exchange(
         raise Retryable(Code.NOT_ALLOWED, not_allowed[-1]) from silence
 
 
-def _in_force(record: Record, context: StepContext) -> Credentials:
+def _active(record: Record, context: StepContext) -> Credentials:
     if record.active is None:
-        raise RuntimeError("there is no identity in force yet")
+        raise RuntimeError("there is no active identity yet")
     return context.keys.credentials(record.active.label, context.identities.certificate(record.active.label))
 
 

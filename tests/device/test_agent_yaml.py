@@ -267,4 +267,4 @@ def test_an_answer_of_the_child_is_bounded(tmp_path: Path) -> None:
     many = write(tmp_path, "".join(f"k{number}: 1\n" for number in range(7000)))
     with pytest.raises(subprocesses.BadConfiguration, match="unknown key") as told:
         subprocesses.read_configuration(many)
-    assert (len(str(told.value)), told.value.passing) == (config_reader.LONGEST_TEXT, False)
+    assert (len(str(told.value)), told.value.passing) == (config_reader.LONGEST_PROBLEMS, False)

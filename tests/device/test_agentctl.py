@@ -17,7 +17,7 @@ from tests.device.evil_text import EVIL, hostile_record, hostile_report, obeyed
 from tests.device.faulty_device import FaultyDevice
 from tests.device.lonely_agent import LonelyAgent
 from tests.device.test_control_socket import Loop
-from tests.harness import PATIENCE, wait_for
+from tests.harness import PATIENCE, Agent, gone, wait_for
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def liar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "status": {"ok": True, "status": hostile_report()},
         "history": {"ok": True, "history": events},
         "rotate": {"ok": False, "error": EVIL, "message": EVIL},
+        "cancel": {"ok": False, "error": EVIL, "message": EVIL},
     }
     monkeypatch.setattr(loop._server, "_handler", answers.__getitem__)
     try:
@@ -44,7 +45,7 @@ def said_by_agentctl(*arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", ["status", "history", "rotate"])
+@pytest.mark.parametrize("command", ["status", "history", "rotate", "cancel"])
 def test_agentctl_writes_nothing_that_a_terminal_obeys_whatever_the_socket_says(liar: Path, command: str) -> None:
     said = said_by_agentctl("--run", str(liar), command)
     assert "fine?[2J?1m ok?" in said
@@ -92,6 +93,36 @@ def test_agentctl_speaks_to_people_and_programs(agent: LonelyAgent) -> None:
     waited = agent.agentctl("rotate", "--wait", "0.5")
     assert waited.returncode == 75
     assert "not rotated within" in waited.stderr
+
+
+def test_a_rotation_that_nobody_answers_is_withdrawn_also_while_its_step_runs(
+    patient: FaultyDevice, mute_broker: int
+) -> None:
+    patient.configure(mute_broker)
+    patient.change(check_in_at=int(patient.now) + 3600)
+    agent = Agent(patient.directory)
+    agent.start()
+    try:
+        _cancel(agent)
+    finally:
+        agent.kill()
+
+
+def _cancel(agent: Agent) -> None:
+    idle = agent.agentctl("cancel")
+    assert (idle.returncode, idle.stderr) == (75, "agentctl: no rotation is under way\n")
+    active = agent.status()["identity"]
+    assert agent.agentctl("rotate").returncode == 0
+    wait_for(lambda: (agent.status()["next_step"] or {}).get("kind") == "request")
+    worker = agent.worker()
+    done = agent.agentctl("cancel")
+    assert (done.returncode, done.stdout) == (0, "the rotation is withdrawn\n")
+    wait_for(lambda: gone(worker))
+    shown = agent.status()
+    assert (shown["identity"], shown["pending"], shown["state"]) == (active, None, "acked")
+    told = [event["event"] for event in json.loads(agent.agentctl("history", "--json").stdout)]
+    assert told[:3] == ["rotation-requested", "key-dropped", "rotation-cancelled"]
+    assert "rotation-cancelled: by an operator" in agent.log()
 
 
 def test_agentctl_says_that_the_daemon_is_down_and_what_the_disk_says(agent: LonelyAgent) -> None:

@@ -184,3 +184,30 @@ def test_the_same_key_is_kept_when_it_is_there(tmp_path: Path) -> None:
 def test_what_is_no_key_is_said_to_be_none(pem: bytes) -> None:
     with pytest.raises(Fatal, match="not a usable private key"):
         certificates.load_key(pem)
+
+
+# ---- bugs planted ---------------------------------------------------------------------------------------------------
+
+UNFIT = {
+    "another key": certificate(key=STRANGER),
+    "another name": certificate(names=("SN-0002",)),
+    "another CA": certificate(ca=OTHER_CA),
+    "a CA": certificate(extensions=(A_CA,)),
+    "a server": certificate(extensions=(SERVER,)),
+}
+
+
+@pytest.mark.parametrize("unfit", UNFIT)
+def test_bug_planted_a_check_that_finds_no_flaw(unfit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "_flaws", lambda *_: ())
+    check_fit(UNFIT[unfit], None, expectation())
+
+
+def test_bug_planted_every_ca_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "_issued_by", lambda *_: True)
+    check_fit(UNFIT["another CA"], None, expectation())
+
+
+def test_bug_planted_no_life_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "LONGEST_LIFE", 2**63)
+    check_fit(certificate(end=NOW + 7900 * YEAR), None, expectation())

@@ -1,3 +1,5 @@
+"""The record on the disk: what is read when something is damaged, and what a save leaves."""
+
 import errno
 import json
 import os
@@ -9,25 +11,16 @@ from pathlib import Path
 import pytest
 
 from iot_agent.core import codec
-from iot_agent.core.codec import Damaged, LaterFormat, decode_outcome, decode_record, encode_outcome, encode_record
-from iot_agent.core.protocol import Advice
+from iot_agent.core.codec import LaterFormat
 from iot_agent.core.record import (
     Advised,
     Certificate,
-    CheckedIn,
     Event,
-    Failed,
     Failure,
-    Generated,
     Identity,
-    Introduced,
-    Issued,
     Kind,
-    Outcome,
     Pending,
-    Proven,
     Record,
-    Retired,
     State,
 )
 from iot_agent.storage import atomic
@@ -64,69 +57,6 @@ def an_identity(directory: Path, label: str, certificate: Certificate = CERTIFIC
     (directory / "identities" / label / "key.pem").write_text("key")
     identities.store(Identity(label, certificate), "pem", "chain")
     return Identity(label, certificate)
-
-
-def test_a_record_survives_its_form_on_disk() -> None:
-    assert decode_record(encode_record(FULL)) == FULL
-    assert repr(decode_record(encode_record(FULL))) == repr(FULL), "a word for a member of an enumeration: `is` fails"
-    assert decode_record(encode_record(Record("SN-1"))) == Record("SN-1")
-
-
-@pytest.mark.parametrize(
-    "outcome",
-    [
-        Introduced(),
-        Generated(),
-        Issued(CERTIFICATE, 5),
-        Issued(CERTIFICATE, None, answers_once=True),
-        Proven(None),
-        Retired(("a", "b")),
-        CheckedIn(5, Advice(1, 2, "x")),
-        CheckedIn(5, None),
-        Failed("no-reply", "m", "r", fatal=True, retry_after=5),
-    ],
-)
-def test_an_outcome_survives_the_way_from_the_worker(outcome: Outcome) -> None:
-    assert decode_outcome(encode_outcome(outcome)) == outcome
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\0" * 512,
-        b"{}",
-        b"[]",
-        b"null",
-        b"7",
-        b"[" * 100_000,
-        b'{"outcome": []}',
-        b'{"outcome": "Nonsense"}',
-        b'{"outcome": "Issued"}',
-        b'{"outcome": "Proven", "cloud_time": "soon"}',
-        b'{"outcome": "Proven", "cloud_time": ' + b"9" * 400 + b"}",
-        b'{"outcome": "Proven", "cloud_time": ' + b"9" * 5000 + b"}",
-        b'{"outcome": "Retired", "labels": [[]]}',
-        b'{"outcome": "Failed", "code": 1, "message": "m", "remedy": "r", "fatal": false}',
-    ],
-)
-def test_nonsense_is_neither_record_nor_outcome(content: bytes) -> None:
-    with pytest.raises(Damaged):
-        decode_record(content)
-    with pytest.raises(Damaged):
-        decode_outcome(content)
-
-
-def test_every_flipped_bit_in_a_record_is_noticed() -> None:
-    content = encode_record(FULL)
-    for position in range(len(content) - 1):
-        flipped = bytearray(content)
-        flipped[position] ^= 1
-        try:
-            read = decode_record(bytes(flipped))
-        except (Damaged, LaterFormat):
-            continue
-        assert read == FULL, f"byte {position} changed the record unnoticed"
 
 
 def test_a_saved_record_is_loaded_and_private(tmp_path: Path) -> None:
@@ -222,23 +152,6 @@ def test_a_flipped_bit_in_the_format_outside_the_checksum_changes_nothing(tmp_pa
     assert store.load() == FULL
 
 
-def test_what_is_stored_has_the_key_the_certificate_and_the_facts(tmp_path: Path) -> None:
-    identities = IdentityDirectories(tmp_path)
-    whole = {label: an_identity(tmp_path, label) for label in ("iot-agent-1", "iot-agent-2", "iot-agent-3")}
-    assert set(identities.complete()) == set(whole.values())
-    root = tmp_path / "identities"
-    (root / "iot-agent-1" / "key.pem").write_bytes(b"")
-    (root / "iot-agent-2" / "certificate.pem").unlink()
-    (root / "iot-agent-3" / "identity.json").write_bytes(b"{")
-    (root / "iot-agent-4").mkdir()
-    (root / "iot-agent-5").write_text("a file where a directory should be")
-    assert identities.complete() == ()
-    assert identities.orphans() == {"iot-agent-4", "iot-agent-5"}, "what is damaged may be readable again: it stays"
-    for label in identities.labels():
-        identities.remove(label)
-    assert identities.labels() == frozenset()
-
-
 def test_current_in_the_way_as_a_directory_is_put_aside_and_never_stops_a_save(tmp_path: Path) -> None:
     an_identity(tmp_path, "iot-agent-1")
     (tmp_path / "current").mkdir()
@@ -277,53 +190,3 @@ def test_a_later_format_is_refused_and_not_touched(tmp_path: Path) -> None:
     with pytest.raises(LaterFormat, match="upgrade the agent"):
         store_in(tmp_path).load()
     assert (tmp_path / "state.json").read_bytes() == later
-
-
-def test_a_write_is_private_from_the_first_byte_whatever_the_umask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    modes: list[int] = []
-    real = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        modes.append(os.fstat(descriptor).st_mode)
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    old = os.umask(0)
-    try:
-        atomic.write(tmp_path / "secret", b"x")
-    finally:
-        os.umask(old)
-    assert stat.S_IMODE(modes[0]) == 0o600
-    assert stat.S_ISDIR(modes[-1]), "the directory is synced last"
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    atomic.write(tmp_path / "file", b"old")
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        atomic.write(tmp_path / "file", b"new")
-    assert (tmp_path / "file").read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    victim.write_bytes(b"precious")
-    (tmp_path / "state.json").symlink_to(victim)
-    with pytest.raises(OSError, match="symbolic links"):
-        atomic.read(tmp_path / "state.json")
-    (tmp_path / ".file.new").symlink_to(victim)
-    atomic.write(tmp_path / "file", b"new")
-    assert victim.read_bytes() == b"precious"
-    assert not (tmp_path / "file").is_symlink()
-
-
-def test_a_label_that_is_a_path_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not a label"):
-        IdentityDirectories(tmp_path).remove("../../etc")

@@ -27,6 +27,16 @@ def test_a_renewal_is_never_planned_after_nine_tenths_of_the_lifetime() -> None:
     assert renewal_instant(0, 90 * DAY, 0, crawling, 0.9) == latest_renewal(0, 90 * DAY) == 81 * DAY
 
 
+def test_the_latest_renewal_is_counted_from_when_the_certificate_begins() -> None:
+    assert latest_renewal(1000 * DAY, 1090 * DAY) == 1081 * DAY
+
+
+def test_a_certificate_with_room_for_just_the_minimum_interval_is_worth_taking() -> None:
+    exact = Policy(renewal_fraction=0.5, minimum_interval=90)
+    assert worth_taking(0, 100, 0, exact)
+    assert not worth_taking(0, 100, 0.5, exact)
+
+
 @pytest.mark.parametrize(
     ("name", "not_before", "not_after", "now", "worth"),
     [
@@ -36,6 +46,8 @@ def test_a_renewal_is_never_planned_after_nine_tenths_of_the_lifetime() -> None:
         ("shorter than the minimum interval", 0, 3000, 10, False),
         ("just long enough for the minimum interval", 0, 6000, 10, True),
         ("ends before it begins", 100, 50, 10, False),
+        ("counted from when it begins, not from 1970", 1000 * DAY, 1090 * DAY, 1060 * DAY, False),
+        ("and as late as it may be taken", 1000 * DAY, 1090 * DAY, 1060 * DAY - 1, True),
     ],
 )
 def test_a_certificate_is_worth_taking_only_if_it_cannot_loop(

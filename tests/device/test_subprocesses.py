@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 
 from iot_agent.core.codec import Request
-from iot_agent.core.errors import Fatal
 from iot_agent.core.record import Failed, Kind, Outcome, Record
 from iot_agent.host import subprocesses
 from iot_agent.host.subprocesses import BadConfiguration, Child, NoAnswer, TooSlow, Worker, ask, read_configuration
-from iot_agent.keys.keyring import KeyRing
-from tests.device.faulty_device import SERIAL, FaultyDevice
+from tests.device.faulty_device import FaultyDevice
 from tests.device.test_control_socket import no_descriptors
 from tests.harness import PATIENCE
 
@@ -57,6 +55,7 @@ def outcome(worker: Worker) -> Outcome:
     return told
 
 
+@pytest.mark.needs_root
 def test_a_worker_that_cannot_be_launched_leaves_no_descriptor_behind(patient: FaultyDevice) -> None:
     command = [sys.executable, "-c", OUT_OF_DESCRIPTORS, str(patient.directory / "agent.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -108,14 +107,6 @@ def test_a_ca_file_that_is_spoilt_under_way_keeps_the_worker_from_asking(patient
     assert isinstance(told, Failed)
     assert told.code == "unfit-certificate"
     assert "no certificate is accepted without the manufacturer's CA" in told.message
-
-
-def test_a_key_for_a_token_that_nothing_names_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
-    ring = KeyRing(tmp_path / "state", "pkcs11", None, lambda _: pytest.fail("there is none"))
-    with pytest.raises(Fatal, match=r"keys\.backend is pkcs11, and keys\.token names no token") as told:
-        ring.generate(f"iot-agent-{SERIAL}", "ec-p256")
-    assert told.value.code == "key-store"
 
 
 ECHO = "import sys; line = sys.stdin.readline()\n"

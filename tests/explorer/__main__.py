@@ -58,9 +58,9 @@ def main() -> int:
             _explore(start, options, summary)
         if options.plants:
             _plants(summary)
-    SUMMARY.parent.mkdir(parents=True, exist_ok=True)
-    SUMMARY.write_text(json.dumps(vars(summary), indent=1) + "\n")
-    print(f"{summary.states} distinct states, {summary.transitions} transitions, {summary.walks} walks: {SUMMARY}")
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(vars(summary), indent=1) + "\n")
+    print(f"{summary.states} distinct states, {summary.transitions} transitions, {summary.walks} walks: {options.json}")
     return int(bool(summary.violations) or summary.plants_found < summary.plants)
 
 
@@ -71,6 +71,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--walks", type=int, default=0, help="random walks from each start, up to ten faults deep")
     parser.add_argument("--seed", type=int, default=1, help="of the walks, and of the order with --most")
     parser.add_argument("--plants", action="store_true", help="look for the planted bugs, too")
+    parser.add_argument("--json", type=Path, default=SUMMARY, help="where the summary goes (default: %(default)s)")
     parser.add_argument("--starts", nargs="+", choices=STARTS, help="default: all")
     commands = parser.add_subparsers(dest="command")
     again = commands.add_parser("replay", help="tell a path in words, call by call")

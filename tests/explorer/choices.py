@@ -14,6 +14,7 @@ from functools import partial
 from cloud.rotation.record import State as Standing
 from iot_agent.core.errors import Code, Retryable
 from iot_agent.core.record import Failed
+from iot_agent.resident.daemon import OF_A_ROTATION
 from tests.explorer import cloudside, deviceside, fair, judge, paper
 from tests.explorer.cloudside import PREFIX, again, message
 from tests.explorer.deviceside import AWAIT
@@ -297,6 +298,8 @@ def _orders(world: World) -> Iterator[Choice]:
         yield f"an operator orders: {name}", partial(_order, name=name)
     if world.cycle is not None:
         yield "an operator orders: rotate (agentctl)", _rotate
+        if world.cycle.record.pending is not None or world.cycle.record.renew_requested:
+            yield "an operator orders: cancel (agentctl)", _cancel
         yield "the configuration is reloaded", _reload
 
 
@@ -307,6 +310,17 @@ def _order(world: World, name: str) -> None:
 
 def _rotate(world: World) -> None:
     fair.order_rotation(world)
+    _disturb(world, 0)
+
+
+def _cancel(world: World) -> None:
+    """Do what `agentctl cancel` does, which ends a running step of the rotation."""
+    assert world.cycle is not None
+    if world.job is not None and world.job.kind in OF_A_ROTATION:
+        world.end_session()
+        world.job = None
+    world.failed_at, world.last_wait, world.ordered = None, 0, None
+    world.cycle.cancel_rotation()
     _disturb(world, 0)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
+from dataclasses import replace
 
 import pytest
 
 from cloud.fleet import forecast, formatting, html_report, rollout
-from cloud.rotation.record import Certificate, Device, State
+from cloud.rotation.record import Certificate, Device, Renewal, State
 
 NOW = 1_800_000_000_000
 HOUR, DAY = 3600 * 1000, 24 * 3600 * 1000
@@ -107,3 +109,61 @@ def test_windows_fill_the_span_evenly_and_are_the_same_each_time() -> None:
 )
 def test_a_span_is_written_in_one_unit(ms: int, written: str) -> None:
     assert formatting.span(ms) == written
+
+
+@pytest.mark.parametrize("life", [30 * DAY, 90 * DAY, 365 * DAY])
+def test_after_a_quiet_week_a_healthy_fleet_is_still_healthy(life: int) -> None:
+    dice = random.Random(2)  # noqa: S311 - a test's dice
+    quiet = []
+    for number in range(400):
+        one = device(number, 0, 7 * DAY + dice.randrange(DAY))
+        issued = NOW - dice.randrange(int(life * 0.76))
+        active = Certificate(f"{number:064x}", "k", "PEM", issued, issued + life)
+        quiet.append(replace(one, active=active))
+    made = forecast.make(quiet, NOW)
+    assert (made.at_risk, made.risks) == (0, [])
+
+
+def test_renewals_are_spread_and_an_operators_window_and_overdue_ones_are_known() -> None:
+    same_day = [device(number, 30 * DAY, HOUR) for number in range(1000)]
+    made = forecast.make(same_day, NOW)
+    first, last = 30 * DAY, 39 * DAY  # two thirds of 90 days, and a tenth of them later
+    assert sum(made.renewals.counts) == 1000
+    assert sum(made.renewals.counts[: first // made.renewals.width]) == 0
+    assert max(made.renewals.counts) < 300
+    assert len(made.renewals.counts) == -(-last // made.renewals.width)
+    assert (made.told_to_renew, made.overdue_renewals) == (0, 0)
+
+    soon = Renewal(NOW + HOUR, NOW + 3 * HOUR, "new CA", NOW)
+    told = forecast.make([replace(one, renew=soon) for one in same_day], NOW)
+    assert (told.told_to_renew, sum(told.renewals.counts), told.renewals.width * len(told.renewals.counts)) == (
+        1000,
+        1000,
+        3 * HOUR,
+    )
+    never_later = Renewal(NOW + 80 * DAY, NOW + 81 * DAY, "no hurry", NOW)
+    assert forecast.make([replace(one, renew=never_later) for one in same_day], NOW).renewals == made.renewals
+
+    late = forecast.make([device(number, 74 * DAY, HOUR) for number in range(10)], NOW)
+    assert (late.overdue_renewals, sum(late.renewals.counts), late.at_risk) == (10, 0, 0)
+    assert "overdue, and not in the chart: 10" in "\n".join(forecast.lines(late))
+    assert "Overdue, and not in the chart: 10" in html_report.render(late, "Fleet")
+
+
+def test_the_peak_is_compared_with_the_quota_of_aws() -> None:
+    window = Renewal(NOW + 5 * HOUR, NOW + 6 * HOUR, "at once", NOW)
+    made = forecast.make([replace(device(number, 10 * DAY, HOUR), renew=window) for number in range(3600)], NOW)
+    assert made.peak == forecast.Peak(NOW + 5 * HOUR, 3600)
+    assert made.as_json()["peak_of_renewals"]["per_second"] == 1.0
+    assert "peak: 3,600 in the hour from 2027-01-15 13:00 UTC, 1 a second; AWS IoT registers 10 a second (10.0%" in (
+        "\n".join(forecast.lines(made))
+    )
+    assert forecast.make([], NOW).peak is None
+
+
+@pytest.mark.parametrize("most", [1, 1000, 1_000_000, 123_456_789])
+def test_the_labels_of_the_y_axis_are_inside_the_picture(most: int) -> None:
+    chart = html_report._plot(forecast.Histogram(NOW, DAY, (most, 2)), str, "devices")
+    (right,) = {float(x) for x in re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="end">', chart)}
+    assert right >= 7 * len(f"{most:,}"), "a digit is 7 units wide"
+    assert f">{most:,}</text>" in chart

@@ -11,6 +11,7 @@ import io
 import multiprocessing
 import os
 import re
+import resource
 import shutil
 import sys
 import tempfile
@@ -101,6 +102,8 @@ def _run(target: Target, arguments: list[str], new: Path, words: Path) -> None:
     a fork libFuzzer is not asked.
     """
     tempfile.tempdir = str(words.parent)
+    most = MOST_MEMORY * 1024 * 1024  # at once: libFuzzer looks at what is in use once a second
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     told = os.open(words, os.O_WRONLY | os.O_CREAT, 0o600)
     for descriptor in (1, 2):
         os.dup2(told, descriptor)

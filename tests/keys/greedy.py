@@ -5,7 +5,7 @@ import sys
 
 from iot_agent.keys import pkcs11_helper
 
-pkcs11_helper.OURS = re.compile("iot-agent-.*")
+pkcs11_helper.OUR_LABELS = re.compile("iot-agent-.*")
 
 if __name__ == "__main__":
     sys.exit(pkcs11_helper.main())

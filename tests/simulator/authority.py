@@ -6,7 +6,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 
@@ -30,6 +30,18 @@ class Authority:
             .sign(self.key, hashes.SHA256())
         )
         self.pem = self.certificate.public_bytes(Encoding.PEM).decode()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Be kept as PEM: the library's own objects cannot be pickled."""
+        key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return {"born": self.born, "key": key, "pem": self.pem}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        key = load_pem_private_key(kept["key"], None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        self.born, self.key, self.pem = kept["born"], key, kept["pem"]
+        self.certificate = x509.load_pem_x509_certificate(self.pem.encode())
+        self.name = self.certificate.subject
 
     def issue(self, name: str, now: float, days: float = 30, *, server: bool = False) -> tuple[str, str]:
         """Give a device, or a server, a key and a certificate, both PEM."""

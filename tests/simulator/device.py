@@ -189,8 +189,10 @@ class SimulatedDevice:
     def check_settled(self) -> None:
         """At rest: exactly one ACTIVE certificate, on disk, current, and nothing else of ours beside it."""
         active = self.record.active
-        assert active is not None
-        assert self.cloud.active() == [active.certificate.certificate_id]
-        assert (self.disk / "current").resolve() == self.disk / "identities" / active.label
-        assert self.complete_identities().keys() >= set(self.cloud.active())
-        assert {path.name for path in (self.disk / "identities").iterdir()} == {active.label}
+        assert active is not None, "no identity is in force"
+        accepted, current = self.cloud.active(), (self.disk / "current").resolve()
+        assert accepted == [active.certificate.certificate_id], f"{active} is in force; ACTIVE: {accepted}"
+        assert current == self.disk / "identities" / active.label, f"{active.label} is in force, `current` is {current}"
+        assert self.complete_identities().keys() >= set(accepted), f"not whole on the disk: {accepted}"
+        held = {path.name for path in (self.disk / "identities").iterdir()}
+        assert held == {active.label}, f"{active.label} is in force, and the disk holds {sorted(held)}"

@@ -1,10 +1,12 @@
 """What could strand a device or flood the cloud: wrong clocks, damaged identities, old records, long silence."""
 
+import errno
 import itertools
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -12,6 +14,7 @@ from iot_agent.core import lifecycle
 from iot_agent.core.lifecycle import LONG_SILENCE
 from iot_agent.core.record import Record, State, Step
 from iot_agent.resident import cycle
+from iot_agent.storage import atomic
 from iot_agent.worker import steps
 from tests.simulator.cloud import Faults
 from tests.simulator.device import LIFETIME, POLICY, SERIAL, NoProgress, SimulatedDevice
@@ -294,6 +297,22 @@ def test_a_record_that_is_lost_while_a_certificate_is_proven_loses_nothing(names
     device.check_never_bricked()
     assert device.record.active is not None
     assert device.cloud.active() == [device.record.active.certificate.certificate_id]
+
+
+def test_an_identity_stays_whole_while_current_still_names_it(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Applications follow `current`. It cannot be changed for a while; what it names is deleted after that."""
+    device = in_service(disk)
+    before = label(device)
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "point", Mock(side_effect=OSError(errno.EIO, "of the disk")))
+        device.time.now = renewal(device) + 1
+        struggle(device, 20)
+        assert label(device) != before
+        assert (disk / "current").resolve() in {path.parent for path in device.complete_identities().values()}
+    device.life(2)
+    for _ in range(3):  # the deletion that failed is tried again after the longest pause
+        device.turn()
+    device.check_settled()
 
 
 # ---- silence ---------------------------------------------------------------------------------------------------------

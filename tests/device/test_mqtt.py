@@ -11,7 +11,6 @@ import ssl
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,7 +21,6 @@ import pytest
 
 from iot_agent.core.codec import Request, encode_request
 from iot_agent.core.record import Kind
-from iot_agent.worker.inbox import MOST_WAITING, Inbox, Nothing
 from tests.device.faulty_device import FaultyDevice, plain_server
 from tests.device.hostile import Asked, Manners, packet
 from tests.keys.broker import mutual_tls
@@ -129,14 +127,15 @@ def test_a_flood_keeps_no_step_alive_and_fills_no_memory(patient: Exposed, flood
     check(meet(patient, Manners(answer=flood), HURRY), "no-reply", "within 3 s")
 
 
-def test_an_answer_is_found_among_others(patient: Exposed) -> None:
-    def answer(asked: Asked) -> None:
-        for _ in range(100):
-            asked.say(b"not even JSON", "somebody/else")
-        asked.say(b'{"request_id": "another", "time": 1}')
-        asked.answer(time=1_800_000_000_000)
+def among_others(asked: Asked) -> None:
+    for _ in range(100):
+        asked.say(b"not even JSON", "somebody/else")
+    asked.say(b'{"request_id": "another", "time": 1}')
+    asked.answer(time=1_800_000_000_000)
 
-    told = meet(patient, Manners(answer=answer))
+
+def test_an_answer_is_found_among_others(patient: Exposed) -> None:
+    told = meet(patient, Manners(answer=among_others))
     assert (told["outcome"], told.get("cloud_time")) == ("CheckedIn", 1_800_000_000), told
 
 
@@ -272,50 +271,7 @@ def test_a_broker_that_takes_a_session_and_says_nothing_is_unreachable(patient: 
     check(meet(patient, Manners(connack=b"")), "unreachable", "CONNACK_TIMEOUT")
 
 
-# ---- the inbox ------------------------------------------------------------------------------------------------------
-
-
-def flooded(kind: type[Inbox]) -> Inbox:
-    """Fill one while nobody takes anything out, which is when it grows."""
-    inbox = kind()
-    inbox.expect(frozenset({"ours"}))
-    for _ in range(1000):
-        inbox.message("somebody/else", b"")
-        inbox.message("ours", b"")
-    inbox.tell("lost", None)
-    return inbox
-
-
-def drained(inbox: Inbox) -> list[tuple[str, Any]]:
-    """Take out all that waits; 2,000 messages and an end are the most there can be."""
-    found: list[tuple[str, Any]] = []
-    while not found or found[-1][0] != "lost":
-        found.append(inbox.take(time.monotonic() + LIMIT))
-    return found
-
-
-def test_few_messages_wait_and_the_end_is_told_all_the_same() -> None:
-    found = drained(flooded(Inbox))
-    assert found == [*[("message", ("ours", b""))] * MOST_WAITING, ("lost", None)]
-
-
-def test_a_wait_is_over_at_its_deadline_although_something_has_come() -> None:
-    with pytest.raises(Nothing):
-        flooded(Inbox).take(time.monotonic())
-
-
 # ---- bugs planted ---------------------------------------------------------------------------------------------------
-
-
-class Hoarder(Inbox):
-    """An inbox that keeps whatever comes."""
-
-    def message(self, topic: str, payload: bytes) -> None:
-        self.tell("message", (topic, payload))
-
-
-def test_bug_planted_an_inbox_without_a_bound() -> None:
-    assert len(drained(flooded(Hoarder))) > 2 * MOST_WAITING
 
 
 NO_LIMIT = "from iot_agent.host import hardening; hardening.limit_memory = lambda: None"
@@ -325,6 +281,12 @@ from iot_agent.worker.inbox import Inbox
 take = Inbox.take
 Inbox.take = lambda self, deadline: take(self, time.monotonic() + 3)
 """
+ANY_ANSWER = """
+from dataclasses import replace
+from iot_agent.core import protocol
+parse = protocol.parse_check_in_response
+protocol.parse_check_in_response = lambda payload: replace(parse(payload), request_id=None)
+"""
 ONE_TRY = "from iot_agent.worker import mqtt; mqtt.MqttCloud._connect.retry.stop = lambda _state: True\n"
 NO_LOOK = ONE_TRY + "mqtt.shake = lambda *_given, **_named: None"
 HASTY_LOOK = ONE_TRY + "from iot_agent.host import handshake; handshake.CLIENT_HELLO = -1"
@@ -333,6 +295,10 @@ HASTY_LOOK = ONE_TRY + "from iot_agent.host import handshake; handshake.CLIENT_H
 def test_a_worker_that_is_out_of_memory_itself_has_crashed(patient: Exposed) -> None:
     hungry = "from iot_agent.worker import steps; steps.run = lambda *_given: bytes(2**30)"
     check(meet(patient, Manners(), hungry), "worker-crashed", "ended with status 1")
+
+
+def test_bug_planted_any_answer_is_taken_for_ours(patient: Exposed) -> None:
+    assert meet(patient, Manners(answer=among_others), ANY_ANSWER)["cloud_time"] == 0
 
 
 def test_bug_planted_a_worker_without_a_limit(patient: Exposed) -> None:

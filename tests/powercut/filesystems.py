@@ -1,0 +1,51 @@
+"""The file systems that devices have, each as small as it can be made: what is written to it is kept and copied."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class FileSystem:
+    """How to make one and mount it; `atom` is the bytes that it needs a disk to write whole or not at all."""
+
+    name: str
+    kind: str
+    megabytes: int
+    maker: tuple[str, ...]
+    options: str = ""
+    atom: int = 512
+
+    def make(self, image: Path) -> None:
+        """Make an empty one in a file, which is created."""
+        with image.open("wb") as file:
+            file.truncate(self.megabytes * 1024 * 1024)
+        subprocess.run([*self.maker, image], check=True, stdout=subprocess.DEVNULL, env=os.environ | TINY_XFS)
+
+
+TINY_XFS = {
+    "TEST_DIR": "1",
+    "TEST_DEV": "1",
+    "QA_CHECK_FS": "1",
+}  # mkfs.xfs makes less than 300 MB only for its own tests
+EXT4 = ("mkfs.ext4", "-q", "-F")
+ALL = (
+    FileSystem("ext4", "ext4", 16, EXT4),
+    FileSystem("ext4-1k", "ext4", 8, (*EXT4, "-b", "1024")),
+    FileSystem("ext4-writeback", "ext4", 16, EXT4, "data=writeback,noauto_da_alloc"),
+    FileSystem("xfs", "xfs", 20, ("mkfs.xfs", "-q"), atom=4096),
+    FileSystem("btrfs", "btrfs", 128, ("mkfs.btrfs", "-q"), "nodiscard", atom=4096),
+    FileSystem("f2fs", "f2fs", 64, ("mkfs.f2fs", "-q"), atom=4096),
+)
+
+
+def of_this_kernel() -> tuple[FileSystem, ...]:
+    """Give those that this kernel can mount; raises `FileNotFoundError` if the program that makes one is missing."""
+    known = Path("/proc/filesystems").read_text().split()
+    here = tuple(system for system in ALL if system.kind in known)
+    for system in here:
+        if shutil.which(system.maker[0]) is None:
+            raise FileNotFoundError(f"{system.maker[0]} is missing: run make packages")
+    return here
