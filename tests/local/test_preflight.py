@@ -26,7 +26,8 @@ ELSEWHERE = {
     # The endpoint is asked for on AWS only. The rest is for a serial out of quarantine: what iot-fleet's `allow` calls
     # (tests/fleet/test_permissions.py).
     "device": {action for action in permissions.CALLS["device"] if action.startswith("iot:")},
-    "destroy": {"iot:DeleteCACertificate"},  # only when CloudFormation has left a CA behind
+    # Only when CloudFormation has left a CA behind (test_destroy).
+    "destroy": {"iot:DeleteCACertificate", "iot:DescribeCACertificate"},
     # The adoption of tables (test_kept_tables).
     "deploy": {"dynamodb:DescribeTable", *(f"cloudformation:{name}" for name in ADOPTS)},
 }
