@@ -61,7 +61,8 @@ class Change:
 
 def all_resources() -> list[Change]:
     """Return what the first deploy makes, at most: some resources depend on options."""
-    found = re.findall(r"^  (\w+):\n    Type: (AWS::\S+)$", TEMPLATE.read_text(), re.MULTILINE)
+    resources = TEMPLATE.read_text().partition("\nResources:\n")[2]
+    found = re.findall(r"^  (\w+):\n    Type: (AWS::\S+)$", resources, re.MULTILINE)
     return [Change("Add", kind, name) for name, kind in found]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloud.setup import permissions
+from tests.cloud.template import RESOURCES
 from tests.local.local_stack import eventually
 from tests.local.recorder import __file__ as recorder
 from tests.local.test_setup import inventory
@@ -141,5 +142,6 @@ def test_a_dry_run_makes_nothing(stage: Stage) -> None:
     before = inventory(stage)
     said = stage.setup("deploy", "--dry-run", "--stack", "never")
     assert "would deploy never to the local cloud" in said
-    assert "Add      AWS::DynamoDB::Table               DeviceTable\n" in said
+    listed = {(words[1], words[2]) for line in said.splitlines() if (words := line.split())[0] == "Add"}
+    assert listed == {(body["Type"], name) for name, body in RESOURCES.items()}
     assert inventory(stage) == before
