@@ -54,6 +54,15 @@ def revoke(office: OperatorContext, serial: str) -> Save | Keep:
 
 
 @steps.again_on_conflict
+def remove(office: OperatorContext, serial: str) -> Save | Keep:
+    """Take a device out of service immediately; the sweeper then deletes all of it. Raises OrderError."""
+    decision = operator_rules.remove(_known(office, serial), office.clock(), office.by)
+    _write(office, decision)
+    _finish(office, serial)
+    return decision
+
+
+@steps.again_on_conflict
 def readmit(office: OperatorContext, serial: str, duration_ms: int) -> Save:
     """Let a device start again with a vendor certificate for `duration_ms`. Raises OrderError."""
     now = office.clock()

@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "rotate": write_commands.rotate,
     "readmit": write_commands.readmit,
     "revoke": write_commands.revoke,
+    "remove": write_commands.remove,
 }
 
 

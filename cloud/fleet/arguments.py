@@ -21,6 +21,7 @@ Shows and manages the devices of a deployed stack.
   iot-fleet rotate --all --over 7d          tell every device to renew, spread over a week
   iot-fleet readmit SN-0001 --for 3d        let a device start again that has expired or was restored
   iot-fleet revoke SN-0001                  take a device out of service
+  iot-fleet remove SN-0001                  delete a device's certificates, thing and record, for good
 
 Every command takes --json, which prints JSON; every command that changes something takes --dry-run."""
 
@@ -57,7 +58,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     revoke = changing("revoke", "take devices out of service", REVOKE)
     _some(revoke)
-    revoke.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    remove = changing("remove", "delete everything about one device, for good", REMOVE)
+    remove.add_argument("serial", type=serial, metavar="SERIAL")
+    for asking in (revoke, remove):
+        asking.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
     for made in commands.choices.values():
         add_where(made)
@@ -95,6 +99,11 @@ copy, or that was revoked by mistake. Its active certificate stays in service un
 REVOKE = """\
 Takes devices out of service immediately: none of their certificates is accepted any more. Open sessions end within a
 few minutes. iot-fleet readmit reverses this."""
+
+REMOVE = """\
+Deletes everything about one device, for good: its certificates, also the vendor certificate, its thing and its record.
+Its history stays. It is out of service immediately; what is left is deleted within ten minutes, when no message of the
+device can still be under way. If the device connects again, it is one that nobody allowed."""
 
 
 def _list(parser: argparse.ArgumentParser) -> None:

@@ -101,7 +101,7 @@ def examine(here: Reach, serial: str) -> Report | None:
     device = here.office.devices.get(serial)
     if device is None:
         return None
-    ids = dict.fromkeys([*roles(device), *_of_the_thing(here.iot, serial)])
+    ids = dict.fromkeys([*roles(device), *of_the_thing(here.iot, serial)])
     seen = [_look(here.iot, certificate_id) for certificate_id in ids]
     expected = Expected(
         frozenset(filter(None, [here.outputs.get("DevicePolicyName"), here.outputs.get("ApplicationPolicyName")])),
@@ -110,7 +110,8 @@ def examine(here: Reach, serial: str) -> Report | None:
     return Report(device, list(here.office.devices.history(serial)), seen, compare(device, seen, expected))
 
 
-def _of_the_thing(iot: IoTClient, serial: str) -> list[str]:
+def of_the_thing(iot: IoTClient, serial: str) -> list[str]:
+    """Return the ids of the certificates that are attached to a device's thing; none if there is no thing."""
     try:
         pages = list(iot.get_paginator("list_thing_principals").paginate(thingName=serial))
     except iot.exceptions.ResourceNotFoundException:

@@ -256,7 +256,7 @@ def about_renewals(forecast: Forecast) -> list[str]:
             f"{rate:.2g} a second; AWS IoT registers {quota:.0f} a second ({rate / quota:.1%} of the quota)"
         )
     if forecast.told_to_renew:
-        told.append(f"told to renew in a window of an operator's, and counted there: {forecast.told_to_renew:,}")
+        told.append(f"told to renew in an operator's window: {forecast.told_to_renew:,}")
     if forecast.overdue_renewals:
         told.append(f"overdue, and not in the chart: {forecast.overdue_renewals:,}; they renew at their next contact")
     return told

@@ -77,6 +77,8 @@ def notes(device: Device, now: int) -> list[str]:
         found.append(f"told to renew by {formatting.moment(device.renew.end)} UTC")
     if device.returning:
         found.append(f"{len(device.returning)} may register again")
+    if device.removing is not None:
+        found.append(f"being removed since {formatting.moment(device.removing)} UTC")
     if device.retiring:
         found.append(f"{len(device.retiring)} being retired")
     return found

@@ -1,4 +1,4 @@
-"""The commands that change something: allow, rotate, readmit, revoke. A device that fails does not stop the others."""
+"""The commands that change something. A device that fails does not stop the others."""
 # ruff: noqa: T201 - a command line program prints
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from cloud.common.operator_input import confirmed, listed_serials
 from cloud.common.progress import shown
 from cloud.fleet import formatting, listing, rollout
 from cloud.fleet.connect import reach
+from cloud.fleet.examine import of_the_thing
+from cloud.fleet.inspection import roles
 from cloud.rotation.devices import ConflictError
 from cloud.rotation.lifecycle import Save
 from cloud.rotation.operator_rules import OrderError
@@ -51,6 +53,22 @@ def revoke(options: argparse.Namespace) -> int:
     if not (options.yes or options.dry_run or confirmed(f"Take {named} out of service now?")):
         raise SetupError("nothing was done")
     return _each(options, serials, partial(operations.revoke, office))
+
+
+def remove(options: argparse.Namespace) -> int:
+    """Ask, and remove one device."""
+    here, serial = reach(options), options.serial
+    device = here.office.devices.get(serial)
+    unknown = [one for one in of_the_thing(here.iot, serial) if device and one not in roles(device)]
+    if unknown:
+        raise SetupError(
+            f"the thing {serial} also has a certificate that the record does not know: {', '.join(unknown)}",
+            f"iot-fleet show {serial} says what to do with it; then remove the device",
+        )
+    question = f"Delete the certificates, the thing and the record of {serial} for good?"
+    if device and not (options.yes or options.dry_run or confirmed(question)):
+        raise SetupError("nothing was done")
+    return _each(options, [serial], partial(operations.remove, here.office))
 
 
 def rotate(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ The sweeper does what no message triggers.
   abandoned: it is retired, and the device asks again with its present one. It is kept while it may be the only one that
   still works: until it expires, if the present one is about to expire, or if a readmitted device asked for it and has
   sent nothing over its present one since.
+- The record of a device that an operator has removed is deleted, after what is left of the device elsewhere.
 - A readmission that was not used in its time ends.
 - A device in the last sixth of its certificate's life is overdue: it is counted about once a day, and once more when
   the certificate has expired.
@@ -48,6 +49,8 @@ def next_look(device: Device, now: int) -> int | None:
         moments.append(abandoned if waited_for else device.pending.not_after)
     if device.readmit_until is not None:
         moments.append(device.readmit_until)
+    if device.removing is not None:
+        moments.append(device.removing + SETTLE_MS)
     if device.active:
         moments += _next_count(device, device.active, now)
     if not moments:

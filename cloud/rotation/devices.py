@@ -1,10 +1,10 @@
 """The records, one item per serial; each is written only if nobody else has written it since it was read.
 
 The table of devices: `serial` (S, the key), `state` (S), `version` (N, counts writes), `allowed_at`, `last_seen`,
-`vendor_not_after`, `readmit_until` (N, ms), `vendor_certificate_id` (S), `quarantined` (L of S), `active`, `pending`
-(M: certificate_id, public_key, pem, issued_at, not_after, recovering), `retiring` (M: certificate id -> since, vendor),
-`returning` (M: certificate id -> since), `renew` (M: start, end, since, reason), `report` (S, JSON). If the
-sweeper is to look at the record, also `agenda` (S, always the same) and `look_at` (N, ms): the index `agenda` has
+`vendor_not_after`, `readmit_until`, `removing` (N, ms), `vendor_certificate_id` (S), `quarantined` (L of S), `active`,
+`pending` (M: certificate_id, public_key, pem, issued_at, not_after, recovering), `retiring` (M: certificate id ->
+since, vendor), `returning` (M: certificate id -> since), `renew` (M: start, end, since, reason), `report` (S, JSON). If
+the sweeper is to look at the record, also `agenda` (S, always the same) and `look_at` (N, ms): the index `agenda` has
 only those items. A write changes only the attributes in OWNED, so that attributes of a later version are kept.
 
 The table of their history, written together with a record or not at all: `serial` and `line` (S), the key; `at` (N,
@@ -54,6 +54,7 @@ OWNED: Final = (
     "readmit_until",
     "last_seen",
     "report",
+    "removing",
     "agenda",
     "look_at",
 )
@@ -98,6 +99,23 @@ class Devices:
                 self._table.meta.client.transact_write_items(
                     TransactItems=[{"Update": update}, {"Put": {"TableName": self._history.name, "Item": line}}]
                 )
+        except ClientError as error:
+            if _lost_a_race(error):
+                raise ConflictError("the record has been written by another run") from error
+            raise
+
+    def delete(self, device: Device, now: int, entry: Entry) -> None:
+        """Delete the record, if it is still of this version, and add a line of history; else ConflictError."""
+        gone: Any = {
+            "TableName": self._table.name,
+            "Key": {"serial": device.serial},
+            "ConditionExpression": "#version = :version",
+            "ExpressionAttributeNames": {"#version": "version"},
+            "ExpressionAttributeValues": {":version": device.version},
+        }
+        put: Any = {"TableName": self._history.name, "Item": _line(device, now, entry)}
+        try:
+            self._table.meta.client.transact_write_items(TransactItems=[{"Delete": gone}, {"Put": put}])
         except ClientError as error:
             if _lost_a_race(error):
                 raise ConflictError("the record has been written by another run") from error
@@ -185,6 +203,7 @@ def _owned(device: Device, now: int) -> Item:
         "readmit_until": device.readmit_until,
         "last_seen": device.last_seen,
         "report": device.report,
+        "removing": device.removing,
         "agenda": None if look_at is None else OPEN,
         "look_at": look_at,
     }
@@ -209,6 +228,7 @@ def read(item: Item) -> Device:
         readmit_until=_integer(item.get("readmit_until")),
         last_seen=_integer(item.get("last_seen")),
         report=item.get("report"),
+        removing=_integer(item.get("removing")),
         look_at=_integer(item.get("look_at")),
     )
 

@@ -10,6 +10,8 @@
 - What is to be retired is in the record before anything is retired, so the next run can finish what this one cannot.
 - A vendor certificate that an operator allows to register again stays in the record until it is in service, or gone,
   at a time when no run that read an older record can still be at work.
+- A device that an operator removes is revoked first. When no run that read an older record can still be at work, all of
+  its certificates, its thing and its record are deleted: then it is a device that nobody allowed.
 - A device that an operator has readmitted may ask with a vendor certificate again until the readmission ends: with the
   recorded one or a new one. Its active certificate stays in service until the next certificate is proven.
 
@@ -274,6 +276,16 @@ def has_settled(one: Retiring | Returning, now: int) -> bool:
     return now - one.since >= SETTLE_MS
 
 
+def removable(device: Device, now: int) -> bool:
+    """Whether all that is left of a device may be deleted: no run that read its record in service is still at work."""
+    return device.removing is not None and now - device.removing >= SETTLE_MS
+
+
+def left_of(device: Device) -> tuple[str, ...]:
+    """Return the certificates of a device that is being removed, with those that it has shown meanwhile."""
+    return tuple(dict.fromkeys((*(one.certificate_id for one in device.retiring), *device.quarantined)))
+
+
 def finished(device: Device, shut_out: Collection[str], now: int) -> Save | Keep:
     """Return `device`, all of whose `retiring` are retired, without what has settled.
 
@@ -281,7 +293,8 @@ def finished(device: Device, shut_out: Collection[str], now: int) -> Save | Keep
     stays in the record for another SETTLE_MS: a run that deletes it at the same time may also detach the policies of
     the registration that follows.
     """
-    retiring = tuple(one for one in device.retiring if not has_settled(one, now))
+    removed = device.removing is not None  # then they are all deleted together, at the end
+    retiring = tuple(one for one in device.retiring if removed or not has_settled(one, now))
     returning = tuple(
         replace(one, since=now) if one.certificate_id in shut_out else one
         for one in device.returning

@@ -5,6 +5,7 @@
 - `readmit`: until a given time the device may start again with a vendor certificate, the recorded one or a new one.
   This is for a device whose certificate has expired, that was restored from an old backup, or that was revoked by
   mistake.
+- `remove`: as `revoke`, and for good: the sweeper then deletes every certificate, the thing and the record.
 - `advise`: the device is told, at its next check-in, to renew within a window.
 
 Times are milliseconds since 1970, UTC.
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cloud.rotation.lifecycle import Keep, Save, none_returning, to_retire, to_return
-from cloud.rotation.record import NEW, Device, Entry, State
+from cloud.rotation.record import NEW, Device, Entry, Retiring, State
 
 if TYPE_CHECKING:
     from cloud.rotation.record import Renewal
@@ -31,6 +32,7 @@ def allow(device: Device | None, serial: str, now: int, by: str | None = None) -
     """Put a serial on the allow-list; its quarantined vendor certificates may register again."""
     if device is None:
         return Save(Device(serial, State.ALLOWED, NEW, allowed_at=now), Entry("allowed", "it may register", by=by))
+    _stays(device)
     if device.state is State.REVOKED:
         raise OrderError("it is revoked: readmit it instead")
     if device.state is not State.QUARANTINED:
@@ -57,11 +59,37 @@ def revoke(device: Device, now: int, by: str | None = None) -> Save | Keep:
     return Save(revoked, Entry("revoked", detail, by=by))
 
 
+def remove(device: Device, now: int, by: str | None = None) -> Save | Keep:
+    """Take a device out of service, and note that all of it is to be deleted."""
+    if device.removing is not None:
+        return Keep(f"being removed since {_date(device.removing)}")
+    held = [certificate.certificate_id for certificate in (device.pending, device.active) if certificate]
+    ours = (*held, *(one.certificate_id for one in device.retiring if not one.vendor))
+    vendors = [device.vendor_certificate_id] if device.vendor_certificate_id else []
+    vendors += [one.certificate_id for one in device.retiring if one.vendor]
+    vendors += [*(one.certificate_id for one in device.returning), *device.quarantined]
+    leaving = (
+        *(Retiring(one, now) for one in ours),
+        *(Retiring(one, now, vendor=True) for one in dict.fromkeys(vendors)),
+    )
+    left = Device(device.serial, State.REVOKED, device.version, retiring=leaving, removing=now)
+    detail = (
+        f"out of service: {len(leaving)} certificate{'' if len(leaving) == 1 else 's'}; its thing and record follow"
+    )
+    return Save(left, Entry("removing", detail, by=by))
+
+
+def _stays(device: Device) -> None:
+    if device.removing is not None:
+        raise OrderError("it is being removed: allow it when its record is gone, about ten minutes after that order")
+
+
 def readmit(device: Device, now: int, until: int, by: str | None = None) -> Save:
     """Let a device start again with a vendor certificate until `until`.
 
     Its recorded vendor certificate may register again, and so may those that are quarantined or to be retired.
     """
+    _stays(device)
     if device.state is State.QUARANTINED:
         raise OrderError("it was never allowed: allow it instead")
     if device.state is State.ALLOWED and device.readmit_until is None:
@@ -77,8 +105,8 @@ def readmit(device: Device, now: int, until: int, by: str | None = None) -> Save
         returning=to_return((*vendors, *device.quarantined), now),
         retiring=tuple(one for one in device.retiring if not one.vendor),
     )
-    ends = datetime.fromtimestamp(until / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return Save(returned, Entry("readmitted", f"it may start again with a vendor certificate until {ends}", by=by))
+    detail = f"it may start again with a vendor certificate until {_date(until)}"
+    return Save(returned, Entry("readmitted", detail, by=by))
 
 
 def advise(device: Device, advice: Renewal, by: str | None = None) -> Save:
@@ -86,3 +114,7 @@ def advise(device: Device, advice: Renewal, by: str | None = None) -> Save:
     if device.active is None:
         raise OrderError(f"it has no certificate to renew: it is {device.state}")
     return Save(replace(device, renew=advice), Entry("advised", f"to renew: {advice.reason}", by=by))
+
+
+def _date(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")

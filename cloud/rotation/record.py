@@ -96,8 +96,9 @@ class Device:
 
     `vendor_not_after` is when the vendor certificate expires, None if that is not known. Until `readmit_until` the
     device may start again with a vendor certificate. `quarantined` are vendor certificates of this serial that were
-    refused and taken out of service, the latest last; an operator's order makes them `returning`. `look_at` is when the
-    sweeper is to look at the record, as last written.
+    refused and taken out of service, the latest last; an operator's order makes them `returning`. `removing` is when an
+    operator ordered to remove the device for good: then the sweeper deletes this record. `look_at` is when the sweeper
+    is to look at the record, as last written.
     """
 
     serial: str
@@ -115,6 +116,7 @@ class Device:
     quarantined: tuple[str, ...] = ()
     returning: tuple[Returning, ...] = ()
     readmit_until: int | None = None
+    removing: int | None = None
     look_at: int | None = None
 
     @property

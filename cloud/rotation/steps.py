@@ -210,6 +210,22 @@ def finish(world: RetirementContext, serial: str, *, ordered: bool = False) -> N
         _retire(world, certificate_id, delete=True)
 
 
+def remove(world: World, serial: str) -> None:
+    """Delete what is left of a device that an operator has removed, its record last: so a run that stops is repeated.
+
+    As soon as its vendor certificate is deleted, the device may register again. The Lambda then quarantines it, and
+    writes the record if that is still there: then ConflictError is raised, and the next look deletes that certificate.
+    """
+    device, now = world.devices.get(serial), world.clock()
+    if device is None or not lifecycle.removable(device, now):
+        return
+    for certificate_id in lifecycle.left_of(device):
+        _retire(world, certificate_id, delete=True)
+    world.registry.delete_thing(serial, "", world.stack)
+    world.devices.delete(device, now, Entry("removed", "its certificates, its thing and its record are deleted"))
+    telemetry.say("removed", serial=serial)
+
+
 def _shut_out(world: RetirementContext, one: Returning, now: int, *, ordered: bool) -> bool:
     """Whether a vendor certificate that may register again cannot be used as it is.
 

@@ -53,3 +53,4 @@ def _look(world: World, serial: str) -> None:
     if counted := agenda.late(device, now):
         telemetry.count(counted, world.stack, serial=serial)
     steps.finish(world, serial)
+    steps.remove(world, serial)

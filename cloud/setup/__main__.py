@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ def main(words: list[str] | None = None) -> int:
 def deploy(options: argparse.Namespace) -> None:
     """Create the CAs, build, deploy, and print the next command."""
     preflight.check_lifetime(options.lifetime, local=options.local is not None)
-    here = aws_session.connect(options.region, options.local)
+    here = aws_session.connect(options.region, options.local, options.profile)
     _preflight(here, options)
     deployed = stack.Stack(here, options.stack)
     preflight.check_topic_prefix(here, deployed, options.topic_prefix)
@@ -55,6 +56,7 @@ def deploy(options: argparse.Namespace) -> None:
         say(f"nothing is missing; would deploy {options.stack} to {here.place}, with the vendor CA's key in {state}")
         if tables:
             say(f"would adopt the tables {', '.join(tables.values())}, which an earlier stack has left")
+        _show_changes(here, deployed, options)
         return
     say(f"deploying {options.stack} to {here.place}")
 
@@ -81,17 +83,35 @@ def deploy(options: argparse.Namespace) -> None:
         say(f"adopting the tables that an earlier stack has left: {', '.join(tables.values())}")
         kept_tables.adopt(here, deployed, tables)
     say(f"deploying the stack{'' if here.local else ' (two to three minutes the first time)'}; details in {log} …")
-    deployed.deploy(build, _parameters(options, target) | kept.parameters(), log)
+    deployed.deploy(build, _parameters(options, target) | kept.parameters(), dict(options.tag), log)
     say("deployed:")
     for name, value in sorted(deployed.outputs().items()):
         print(f"  {name:26} {value}")
     print(f"Next: cloud/setup.sh device SERIAL{_same(options)}")
 
 
+def _show_changes(here: aws_session.Cloud, deployed: stack.Stack, options: argparse.Namespace) -> None:
+    """Print the change set of a deploy; for a stack that is not there, what its first deploy makes."""
+    if not deployed.is_made():
+        say("the stack is not there; its first deploy makes, some of these only with their option:")
+        changes = stack.all_resources()
+    else:
+        target = stack.lambda_target(here)
+        with tempfile.TemporaryDirectory() as directory:
+            log = Path(directory) / "sam.log"
+            log.touch()
+            build = stack.build(target, log)
+            changes = deployed.preview(build, _parameters(options, target), dict(options.tag), log)
+        say(f"the change set has {len(changes)} changes" if changes else "nothing in the stack would change")
+    for change in changes:
+        replaced = {"True": "  is REPLACED", "Conditional": "  may be REPLACED"}.get(change.replaced, "")
+        print(f"  {change.action:8} {change.kind:34} {change.name}{replaced}")
+
+
 def device(options: argparse.Namespace) -> None:
     """Prepare one device, or every device of a list."""
     listed = listed_serials(options.serials) if options.serials else None
-    here = aws_session.connect(options.region, options.local)
+    here = aws_session.connect(options.region, options.local, options.profile)
     _preflight(here, options)
     redo = f"cloud/setup.sh deploy{_same(options)}"
     keys = _vendor_keys(here, options, Parameters(here.session.client("ssm", config=here.config)))
@@ -135,7 +155,7 @@ def _many(factory: Factory, listed: list[Row], parent: Path, lifetime: timedelta
 
 def destroy(options: argparse.Namespace) -> None:
     """Ask, remove everything, and report what could not be removed."""
-    here = aws_session.connect(options.region, options.local)
+    here = aws_session.connect(options.region, options.local, options.profile)
     _preflight(here, options)
     parameters = Parameters(here.session.client("ssm", config=here.config))
     keys = _vendor_keys(here, options, parameters)
@@ -215,7 +235,8 @@ def _vendor_keys(
 def _same(options: argparse.Namespace) -> str:
     """Return the options with which another command works on the same stack."""
     given = {"--stack": options.stack if options.stack != "iot-agent" else None}
-    given |= {"--region": options.region, "--local": options.local, "--state": options.state}
+    given |= {"--profile": options.profile, "--region": options.region}
+    given |= {"--local": options.local, "--state": options.state}
     return "".join(f" {name} {value}" for name, value in given.items() if value)
 
 

@@ -13,6 +13,8 @@ from cloud.setup.permissions import ROLES
 # The pattern of TopicPrefix in template.yaml, so that a wrong value is refused before anything is created.
 TOPIC_PREFIX = re.compile(r"(?=.{1,32}$)/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,3}")
 
+TAG = re.compile(r"(?!aws:)[A-Za-z0-9_.:/+@-]{1,128}=[A-Za-z0-9_.:/+@=-]{0,256}", re.IGNORECASE)
+
 VENDOR_LIFETIME_S = lifetime_s("30d")
 
 SETUP_OVERVIEW = """\
@@ -82,7 +84,20 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     deploy.add_argument(
         "--alarm-email", metavar="ADDRESS", help="where alarms are sent (default on first deploy: nowhere)"
     )
-    deploy.add_argument("--dry-run", action="store_true", help="only check that nothing is missing; change nothing")
+    deploy.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check that nothing is missing, show the change set, and change nothing; for a change set of an existing "
+        "stack, the Lambda's code is uploaded to SAM's bucket",
+    )
+    deploy.add_argument(
+        "--tag",
+        type=tag,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a tag for the stack and its resources, besides those that it has; may be given several times",
+    )
     deploy.add_argument(
         "--topic-prefix",
         type=topic_prefix,
@@ -159,3 +174,13 @@ def topic_prefix(text: str) -> str:
     return matching(
         TOPIC_PREFIX, text, "one to four levels of letters, digits, '_' or '-', at most 32 characters in all"
     )
+
+
+def tag(text: str) -> tuple[str, str]:
+    """Return the key and the value of a tag, in the characters that AWS allows for both, without spaces."""
+    key, _, value = matching(
+        TAG,
+        text,
+        "KEY=VALUE of letters, digits and _.:/+@-, a key of at most 128 characters that does not begin with aws:",
+    ).partition("=")
+    return key, value

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SERVICES: Final = {"iot-data": "iot"}
 TABLES: Final = {"devices": "DeviceTable", "history": "HistoryTable"}
 INDEXED: Final = "DeviceTable.Arn}/index/agenda"
-WRITES: Final = {"Update": "dynamodb:UpdateItem", "Put": "dynamodb:PutItem"}
+WRITES: Final = {"Update": "dynamodb:UpdateItem", "Put": "dynamodb:PutItem", "Delete": "dynamodb:DeleteItem"}
 BY_AWS: Final = {
     "logs:CreateLogStream": "Lambda itself writes what the function prints",
     "logs:PutLogEvents": "the same",

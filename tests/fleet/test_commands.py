@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.fleet.conftest import Fleet
 
 DAY = 24 * 3600 * 1000
-CHANGING = ["allow SN-7", "rotate SN-1", "readmit SN-1", "revoke SN-1 --yes"]
+CHANGING = ["allow SN-7", "rotate SN-1", "readmit SN-1", "revoke SN-1 --yes", "remove SN-1 --yes"]
 
 
 def everything(fleet: Fleet) -> tuple[object, ...]:
@@ -323,7 +323,7 @@ def test_what_is_wrong_is_said_with_an_exit_status(fleet: Fleet, line: str, stat
     assert said.err or not status
 
 
-@pytest.mark.parametrize("command", ["list", "show", "forecast", "allow", "rotate", "readmit", "revoke"])
+@pytest.mark.parametrize("command", ["list", "show", "forecast", "allow", "rotate", "readmit", "revoke", "remove"])
 def test_every_command_has_help(fleet: Fleet, command: str) -> None:
     said = fleet(f"{command} --help")
     assert said.status == 0

@@ -23,7 +23,9 @@ def told() -> dict[str, set[str]]:
     """Return the actions that the document names, by its row's commands."""
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*(?:dynamodb|iot):.*) \|$", DOCUMENT.read_text(), re.MULTILINE)
     found = {names.replace("`", ""): set(re.findall(r"(?:dynamodb|iot):\w+", cells)) for names, cells in rows}
-    found["revoke"] |= {action for action in found["allow, readmit"] if action.startswith("iot:")}
+    shared = {action for action in found["allow, readmit"] if action.startswith("iot:")}
+    for row in ("revoke", "remove"):
+        found[row] |= shared
     return found
 
 
@@ -35,6 +37,7 @@ def told() -> dict[str, set[str]]:
         ("rotate", ["rotate SN-1", "rotate --all"]),
         ("allow, readmit", ["allow SN-8", "allow SN-7", "readmit SN-1"]),
         ("revoke", ["revoke SN-1 --yes"]),
+        ("remove", ["remove SN-1 --yes"]),
     ],
 )
 def test_a_commands_permissions_are_those_of_its_calls(
@@ -70,4 +73,5 @@ def test_every_command_has_a_row() -> None:
         "allow",
         "readmit",
         "revoke",
+        "remove",
     }

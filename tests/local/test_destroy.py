@@ -317,3 +317,23 @@ def test_what_a_person_attached_to_our_policies_and_things_is_kept_and_named(
     iot.update_certificate(certificateId=made["certificateId"], newStatus="INACTIVE")
     iot.delete_certificate(certificateId=made["certificateId"])
     assert but_the_log(account) == empty | {"logs": set()}
+
+
+def test_a_ca_that_a_deleted_stack_has_left_is_recognised_by_its_certificate(
+    account: Account, empty: dict[str, set[str]]
+) -> None:
+    keys = authorities.VendorKeys(account.stage.cloud.directory / "setup" / STACK)
+    pem, _ = authorities.vendor_ca(Parameters(account.client("ssm")), STACK, keys)
+    other = certificates.load(certificates.new_key(), "another CA")
+    iot = account.client("iot")
+    ours, theirs = (
+        iot.register_ca_certificate(caCertificate=one, certificateMode="SNI_ONLY", setAsActive=True)["certificateId"]
+        for one in (pem, certificates.ca_certificate(other, "another", certificates.now()))
+    )
+    assert account.destroy() == 0
+    left = {one["certificateId"] for one in iot.list_ca_certificates()["certificates"]}
+    assert ours not in left
+    assert theirs in left
+    iot.update_ca_certificate(certificateId=theirs, newStatus="INACTIVE")
+    iot.delete_ca_certificate(certificateId=theirs)
+    assert but_the_log(account) == empty | {"logs": set()}

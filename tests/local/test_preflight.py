@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloud.setup import permissions
+from tests.cloud.template import RESOURCES
 from tests.local.local_stack import eventually
 from tests.local.recorder import __file__ as recorder
 from tests.local.test_setup import inventory
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
     from tests.local.local_stack import Stage
 
 UNCHARGED = {"sts:GetCallerIdentity", "iam:GetRole", "iam:SimulatePrincipalPolicy"}  # the check's own
+ADOPTS = {"CreateChangeSet", "DeleteStack", "ExecuteChangeSet"}
 ELSEWHERE = {
     # The endpoint is asked for on AWS only. The rest is for a serial out of quarantine: what iot-fleet's `allow` calls
     # (tests/fleet/test_permissions.py).
     "device": {action for action in permissions.CALLS["device"] if action.startswith("iot:")},
-    "destroy": {"iot:DeleteCACertificate"},  # only when CloudFormation has left a CA behind
+    # Only when CloudFormation has left a CA behind (test_destroy).
+    "destroy": {"iot:DeleteCACertificate", "iot:DescribeCACertificate"},
+    # The adoption of tables (test_kept_tables).
+    "deploy": {"dynamodb:DescribeTable", *(f"cloudformation:{name}" for name in ADOPTS)},
 }
 NOT_CALLS = {"kms:TagResource"}  # part of CreateKey with tags
 
@@ -51,12 +56,14 @@ def test_the_list_is_what_setup_calls(stage: Stage, tmp_path: Path, key: str, ca
     for words in (
         ["deploy", "--ca-key", key],
         ["deploy", "--topic-prefix", "another"],
+        ["deploy", "--dry-run", "--lifetime", "1h"],
         device,
         ["destroy", "--yes", "--delete-vendor-key"],
+        ["destroy", "--yes"],  # and now that nothing is there
     ):
         log = tmp_path / words[0]
         command = [sys.executable, recorder, str(log), *words, *which]
-        if words[0] == "destroy":
+        if "--delete-vendor-key" in words:
             connect_once(stage, which[1], tmp_path / "SN-R")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -133,5 +140,8 @@ def test_missing_permissions_are_named_and_nothing_is_made(
 
 def test_a_dry_run_makes_nothing(stage: Stage) -> None:
     before = inventory(stage)
-    assert "would deploy never to the local cloud" in stage.setup("deploy", "--dry-run", "--stack", "never")
+    said = stage.setup("deploy", "--dry-run", "--stack", "never")
+    assert "would deploy never to the local cloud" in said
+    listed = {(words[1], words[2]) for line in said.splitlines() if (words := line.split())[0] == "Add"}
+    assert listed == {(body["Type"], name) for name, body in RESOURCES.items()}
     assert inventory(stage) == before

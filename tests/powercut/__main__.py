@@ -11,6 +11,7 @@ disk is recovered (and every planted bug is found), 1 one is not, 2 wrong argume
 
 import argparse
 import json
+import math
 import pickle
 import sys
 import time
@@ -60,12 +61,12 @@ def main() -> int:
     with lab.workers(options.processes) as pool:
         if options.command == "replay":
             return _replay(pool, options.file)
-        _cut(pool, systems, options.images, options.seed, summary)
-        if options.plants:
-            _plants(pool, options.seed, summary)
         for system in systems:
             costs = pool.submit(measure.renewal, system).result()
             summary.flushes_per_renewal[system.name], summary.bytes_per_renewal[system.name] = costs
+        if options.plants:
+            _plants(pool, options.seed, summary)
+        _cut(pool, systems, options, summary)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(vars(summary), indent=1) + "\n")
@@ -76,6 +77,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.powercut", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=2000, help="distinct disks to judge (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, however few are judged")
     parser.add_argument("--seed", type=int, default=1, help="of the lives and of the cuts (default: %(default)s)")
     parser.add_argument("--plants", action="store_true", help="look for the planted bugs, too")
     parser.add_argument("--processes", type=int, default=lab.PROCESSES, help="default: %(default)s")
@@ -86,9 +88,10 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _cut(pool: Executor, systems: Sequence[FileSystem], images: int, seed: int, summary: Summary) -> None:
-    told_at, distinct = time.monotonic(), set[int]()
-    for result in lab.cut_lives(pool, systems, images, seed):
+def _cut(pool: Executor, systems: Sequence[FileSystem], options: argparse.Namespace, summary: Summary) -> None:
+    images, told_at, distinct = options.images, time.monotonic(), set[int]()
+    end = told_at + options.minutes * 60
+    for result in lab.cut_lives(pool, systems, images, options.seed):
         summary.images += len(result.digests)
         distinct.update(result.digests)
         summary.distinct = len(distinct)
@@ -98,6 +101,9 @@ def _cut(pool: Executor, systems: Sequence[FileSystem], images: int, seed: int, 
         if time.monotonic() - told_at > EVERY:
             told_at = time.monotonic()
             print(f"{summary.distinct} of {images} disks, last: {result.name} …", flush=True)
+        if told_at > end:
+            print(f"stopped after {options.minutes:g} minutes", flush=True)
+            break
     print(f"{summary.distinct} distinct disks on {', '.join(summary.file_systems)}", flush=True)
 
 

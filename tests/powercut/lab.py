@@ -111,7 +111,10 @@ def workers(count: int) -> Iterator[ProcessPoolExecutor]:
         tempfile.TemporaryDirectory(prefix="powercut-") as place,
         ProcessPoolExecutor(count, spawn, _settle, (place,)) as pool,
     ):
-        yield pool
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # lives that are no longer wanted
 
 
 def _settle(place: str) -> None:
