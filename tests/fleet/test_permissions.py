@@ -23,8 +23,8 @@ def told() -> dict[str, set[str]]:
     """Return the actions that the document names, by its row's commands."""
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*(?:dynamodb|iot):.*) \|$", DOCUMENT.read_text(), re.MULTILINE)
     found = {names.replace("`", ""): set(re.findall(r"(?:dynamodb|iot):\w+", cells)) for names, cells in rows}
-    for row, before in (("revoke", "allow, readmit"), ("remove", "revoke")):  # "those of …"
-        found[row] |= {action for action in found[before] if action.startswith("iot:")}
+    for row, other in (("revoke", "allow, readmit"), ("remove", "revoke")):
+        found[row] |= {action for action in found[other] if action.startswith("iot:")}
     return found
 
 
