@@ -23,9 +23,8 @@ def told() -> dict[str, set[str]]:
     """Return the actions that the document names, by its row's commands."""
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*(?:dynamodb|iot):.*) \|$", DOCUMENT.read_text(), re.MULTILINE)
     found = {names.replace("`", ""): set(re.findall(r"(?:dynamodb|iot):\w+", cells)) for names, cells in rows}
-    shared = {action for action in found["allow, readmit"] if action.startswith("iot:")}
-    for row in ("revoke", "remove"):
-        found[row] |= shared
+    found["revoke"] |= {action for action in found["allow, readmit"] if action.startswith("iot:")}
+    found["remove"] |= found["revoke"]
     return found
 
 
