@@ -53,4 +53,5 @@ def _look(world: World, serial: str) -> None:
     if counted := agenda.late(device, now):
         telemetry.count(counted, world.stack, serial=serial)
     steps.finish(world, serial)
-    steps.remove(world, serial)
+    if device.removing is not None:
+        steps.remove(world, serial)
