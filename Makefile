@@ -3,7 +3,9 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS   += --no-builtin-rules --no-print-directory
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS   += -j4
+endif
 .DELETE_ON_ERROR:
 
 ENV   := build/env
@@ -24,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3 python3.13 python3.12 python3.11,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null || true)))
 
-.PHONY: help packages env lock lint fix test test-fast cover mutate fuzz prove bench deb demo demo-stop local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
+.PHONY: help packages env lock lint fix test test-fast test-clean cover mutate fuzz prove bench deb demo demo-stop pictures release fork local-up clean $(addprefix env-,uv agent local sam cloud dev checkov package)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +36,7 @@ VERSION  = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' iot_agent/__init__.
 ARCH    ?= $(shell dpkg --print-architecture)
 DEB      = dist/iot-agent_$(VERSION)_$(ARCH).deb
 
-packages: ## install the Debian packages that are missing, as root or by sudo; else print the command
+packages: ## install the Debian packages that development needs, as root or by sudo; else print the command
 	@packaging/packages.sh
 
 # --- environments -----------------------------------------------------------------------------------------------------
@@ -119,18 +121,31 @@ SECONDS = 60
 fuzz: env-dev ## fuzz every parser of foreign bytes, for SECONDS=60 together; ARGS='--target agent-yaml' chooses
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
-test: env $(DEB) ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+# Here and below, the first line of a recipe looks for the Debian packages that the rest needs: if one cannot be had,
+# nothing has been made yet.
+test: ## the whole test suite; what needs root runs by sudo, or is left out and counted
+	@packaging/packages.sh test
+	@$(MAKE) env $(DEB)
+	@tests/run.sh $(ARGS)
 
-prove: env $(DEB) ## every method of proof, into docs/evidence.md (at most an hour); SEED=2 for other seeds, QUICK=1 for a small part
+test-clean: ## type what README says on bare Debian 12 and 13 (RELEASES=trixie for one); needs root
+	@packaging/packages.sh clean
+	@$(MAKE) env-dev
+	@packaging/as-root.sh env RELEASES="$(RELEASES)" $(BIN)/python -m pytest -q -x -p no:cacheprovider tests/clean/readme.py $(ARGS)
+
+prove: ## every method of proof, into docs/evidence.md (at most an hour); SEED=2 for other seeds, QUICK=1 for a small part
+	@packaging/packages.sh test
+	@$(MAKE) env $(DEB)
 	$(BIN)/python -m tests.evidence $(if $(SEED),--seed $(SEED)) $(if $(QUICK),--quick) $(ARGS)
 
 # --- the Debian package -----------------------------------------------------------------------------------------------
 
 CHECKED  = build/deb-$(ARCH)/checked
-PACKAGED = git ls-files --cached --others --exclude-standard iot_agent config packaging LICENSE README.md setup.cfg pyproject.toml
+PACKAGED = git ls-files --cached --others --exclude-standard iot_agent config packaging docs README.md ARCHITECTURE.md SECURITY.md LICENSE setup.cfg pyproject.toml
 
-deb: $(CHECKED) ## dist/iot-agent_VERSION_ARCH.deb, checked by lintian; ARCH=arm64 for another machine than this
+deb: ## dist/iot-agent_VERSION_ARCH.deb, checked by lintian; ARCH=arm64 for another machine than this
+	@packaging/packages.sh deb
+	@$(MAKE) $(CHECKED)
 	@echo $(DEB)
 
 $(DEB): $(shell $(PACKAGED)) packaging/build-deb.sh | $(ENV)/package/.made
@@ -139,19 +154,43 @@ $(DEB): $(shell $(PACKAGED)) packaging/build-deb.sh | $(ENV)/package/.made
 
 # A target of its own: when a recipe fails make deletes its target, and the finished package is not to be deleted.
 $(CHECKED): $(DEB)
-	@command -v lintian >/dev/null || { echo "make: $< is built but not checked: lintian is missing; run: make packages" >&2; exit 1; }
 	@lintian --allow-root --fail-on error,warning,info $(<:.deb=.changes)
 	@touch $@
 
+# --- a release --------------------------------------------------------------------------------------------------------
+
+release: ## sdist, wheel, packages for amd64 and arm64, SBOMs and SHA256SUMS, in dist/
+	@packaging/packages.sh deb
+	@python3 packaging/release.py check
+	@test -z "$$(git status --porcelain)" || { echo "make: a release is made of what is committed; git status shows what is not" >&2; exit 1; }
+	@$(MAKE) deb ARCH=amd64
+	@$(MAKE) deb ARCH=arm64
+	@python3 packaging/release.py files $(UV) dist
+
+fork: ## set the project's address and contact once: URL=https://github.com/you/iot-agent CONTACT=you@example.org
+	@test -n "$(URL)" -a -n "$(CONTACT)" || { echo "make: say URL=… and CONTACT=…" >&2; exit 1; }
+	@git grep -lF "$(PROJECT_URL)" | xargs sed -i 's|$(PROJECT_URL)|$(URL)|g'
+	@git grep -lF "$(PROJECT_CONTACT)" | xargs sed -i 's|$(PROJECT_CONTACT)|$(CONTACT)|g'
+	@git diff --stat
+PROJECT_URL     = $(shell sed -n 's/^url = //p' setup.cfg)
+PROJECT_CONTACT = $(shell sed -n 's/^maintainer_email = //p' setup.cfg)
+
 # --- to see it work ---------------------------------------------------------------------------------------------------
 
-demo: env-agent env-local env-sam env-cloud ## a device's whole life against a cloud on this machine; KEEP=1 keeps it running, KEYS=softhsm or KEYS=tpm puts its keys on a token
+demo: ## a device's whole life against a cloud on this machine; KEEP=1 keeps it running, KEYS=softhsm or KEYS=tpm puts its keys on a token
+	@packaging/packages.sh env $(filter-out file,$(KEYS))
+	@$(MAKE) env-agent env-local env-sam env-cloud
 	@$(ENV)/cloud/bin/python cloud/local/demo.py $(if $(KEEP),--keep) $(if $(KEYS),--keys $(KEYS)) $(ARGS)
+
+pictures: ## draw the pictures of README again; make demo >docs/demo.txt records a new run
+	@python3 packaging/pictures.py
 
 demo-stop: env-cloud ## stop what `make demo KEEP=1` left running
 	@$(ENV)/cloud/bin/python cloud/local/demo.py --stop
 
-bench: env-agent env-local env-sam env-cloud env-dev ## whole-process figures beside their rivals, into docs/benchmarks.md (three minutes)
+bench: ## whole-process figures beside their rivals, into docs/benchmarks.md (three minutes)
+	@packaging/packages.sh bench
+	@$(MAKE) env-agent env-local env-sam env-cloud env-dev
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 local-up: env-local ## a local cloud in build/local until Ctrl-C, for cloud/setup.sh --local build/local

@@ -21,7 +21,6 @@ from iot_agent.storage import layout
 # load, without them 41 ms (Python 3.11), and monitoring calls `agentctl status` often.
 
 RUN_DIRECTORY, STATE_DIRECTORY = "/run/iot-agent", "/var/lib/iot-agent"
-CONFIG = "/etc/iot-agent/agent.yaml"
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
 REFUSALS = {
     "not-permitted": os.EX_NOPERM,
@@ -104,8 +103,9 @@ def arguments_parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="check everything that a renewal needs, and say what to repair")
     doctor.add_argument(
-        "--config", type=Path, default=CONFIG, metavar="FILE", help="configuration file (default: %(default)s)"
-    )
+        "--config", type=Path, metavar="FILE",
+        help="configuration file (default: the running daemon's, else /etc/iot-agent/agent.yaml)",
+    )  # fmt: skip
     doctor.add_argument("--json", action="store_true", help="print JSON for programs (docs/doctor.md)")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -186,7 +186,7 @@ def _history(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from iot_agent.doctor import command  # noqa: PLC0415 - above
 
-    return command.run(arguments.config, as_json=arguments.json)
+    return command.run(arguments.config, Path(arguments.run_directory), as_json=arguments.json)
 
 
 def _ask(arguments: argparse.Namespace, command: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from iot_agent.core import journal_events
 from iot_agent.core.codec import LaterFormat
 from iot_agent.core.record import Record
 from iot_agent.core.settings import Settings
-from iot_agent.host import journal
+from iot_agent.host import agent_user, journal
 from iot_agent.host.argument_parser import Parser
 from iot_agent.host.control_socket import ControlServer, InUse
 from iot_agent.host.signals import Signals
@@ -91,6 +91,8 @@ def arguments_parser() -> argparse.ArgumentParser:
 def _check(config: Path) -> int:
     try:
         settings = read_configuration(config)
+        if user := agent_user.become(settings.state_directory):
+            read_configuration(config, **user)  # what root can read says nothing about what the agent can read
     except BadConfiguration as problem:
         sys.stderr.write(f"iot-agent: the configuration is refused:\n{problem}\n")
         return os.EX_CONFIG
@@ -146,6 +148,7 @@ def _serve(config: Path, settings: Settings, signals: Signals, notifier: Notifie
         numbers = prometheus.Textfile(settings.metrics_textfile)
         socket = settings.run_directory / layout.CONTROL_SOCKET
         given = Dependencies(
+            config=config.absolute(),
             settings=settings,
             notifier=notifier,
             launch=Worker,

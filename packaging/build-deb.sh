@@ -12,7 +12,7 @@ arch=${3:-$(dpkg --print-architecture)}
 rm -rf "$work/source"
 mkdir "$work/source"
 cd "$root"
-git ls-files -z --cached --others --exclude-standard iot_agent config packaging LICENSE README.md setup.cfg pyproject.toml |
+git ls-files -z --cached --others --exclude-standard iot_agent config packaging docs README.md ARCHITECTURE.md SECURITY.md LICENSE setup.cfg pyproject.toml |
     tar --create --null --files-from=- --mode=go=rX,u+rw | tar --extract --directory "$work/source"
 cd "$work/source"
 cp -r packaging/debian debian

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,42 @@ def package() -> Path:
     architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout
     (made,) = root.glob(f"dist/iot-agent_*_{architecture.strip()}.deb")
     return made
+
+
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that need root if this user is not root."""
+    if os.geteuid() == 0:
+        return
+    left_out = [item for item in items if item.get_closest_marker("needs_root")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+    config.stash[LEFT_OUT] = len(left_out)
+
+
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - a class of xdist, which exports none
+    """Learn from a worker of pytest-xdist, each of which collects all tests, how many it left out."""
+    node.config.stash[LEFT_OUT] = node.workeroutput["left_out"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the number to the controller; with CI=true a test that is left out is a failure."""
+    left_out = session.config.stash.get(LEFT_OUT, 0)
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = left_out
+    elif left_out and "ROOT_LATER" not in os.environ and os.environ.get("CI") == "true":
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Count the tests that are left out in one line."""
+    left_out = config.stash.get(LEFT_OUT, 0)
+    if left_out:
+        then = "run next, by sudo" if "ROOT_LATER" in os.environ else "did not run; run them with: sudo make test"
+        terminalreporter.write_line(f"{left_out} tests need root and {then}", yellow=True)
 
 
 @pytest.hookimpl(hookwrapper=True)

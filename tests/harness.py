@@ -80,6 +80,19 @@ class Agent:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
 
+    def wait_for_changes(self, count: int) -> None:
+        """Wait until its files and its worker have changed so many times; a while only, if nothing changes any more."""
+        for _ in range(count):
+            before = wait_for(self._seen)  # a file may go while it is looked at
+            with contextlib.suppress(AssertionError):
+                wait_for(lambda before=before: self._seen() != before, patience=1)  # type: ignore[misc]  # binds it
+
+    def _seen(self) -> tuple[object, ...]:
+        assert self.process is not None
+        files = (self.directory / "state").rglob("*")
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return children.read_text(), sorted((str(path), path.lstat().st_mtime_ns) for path in files)
+
     def worker(self) -> int:
         """Process id of the running worker."""
         assert self.process is not None

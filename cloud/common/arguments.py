@@ -24,6 +24,7 @@ def add_where(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         metavar="NAME",
         help="the CloudFormation stack (default: %(default)s)",
     )
+    where.add_argument("--profile", metavar="NAME", help="the profile of your AWS configuration (default: its default)")
     cloud = where.add_mutually_exclusive_group()  # a local cloud has one region
     cloud.add_argument("--region", help="the AWS region (default: from your AWS configuration)")
     cloud.add_argument("--local", type=Path, metavar="DIR", help="use the local cloud that runs in DIR, not AWS")

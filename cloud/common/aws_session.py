@@ -15,10 +15,15 @@ from cloud.common import certificates
 from cloud.common.errors import SetupError
 from cloud.common.local_endpoint import Description, read
 
-# An RSA and an EC root: Amazon asks clients to trust both, because the endpoint may present either kind.
-AMAZON_ROOTS = ("Amazon Root CA 1", "Amazon Root CA 3")
+# Amazon asks clients to have all of these, whichever of them has signed the endpoint's certificate today, so that a
+# device needs no update when Amazon changes it (DG: "Server authentication", CA certificates).
+STARFIELD = "Starfield Services Root Certificate Authority - G2"
+AMAZON_ROOTS = (*(f"Amazon Root CA {number}" for number in range(1, 5)), STARFIELD)
 MQTT_PORT = 8883
-LOG_IN = "log in (`aws configure`, `aws sso login`) or set AWS_PROFILE; without AWS, use a local cloud: --local DIR"
+LOG_IN = (
+    "log in (`aws configure`, `aws sso login`) or give --profile; without AWS, run `make local-up` in another terminal "
+    "and give --local build/local"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +68,20 @@ class Cloud:
         except (OSError, LookupError) as error:
             raise SetupError(
                 f"cannot read Amazon's root certificates in {store}: {error}",
-                "download AmazonRootCA1.pem and AmazonRootCA3.pem from Amazon Trust Services",
+                "run `make env-cloud`, which installs botocore with its trust store again",
             ) from error
 
 
-def connect(region: str | None, local_directory: Path | None) -> Cloud:
+def connect(region: str | None, local_directory: Path | None, profile: str | None = None) -> Cloud:
     """Return the session, after a call that shows that it works. Raises SetupError without region or credentials."""
+    if local_directory and profile:
+        raise SetupError("--profile is of AWS and --local of a local cloud", "give one of the two")
     local = _local(local_directory) if local_directory else None
+    if profile:
+        # For boto3 here and for sam, which is started from here: keys in the environment would come first.
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            os.environ.pop(name, None)
+        os.environ["AWS_PROFILE"] = profile
     if local:
         environment = local.environment(os.environ)
         os.environ.clear()  # for boto3 here and for sam, which is started from here
@@ -85,7 +97,7 @@ def connect(region: str | None, local_directory: Path | None) -> Cloud:
         raise SetupError(f"no usable AWS credentials: {error}", LOG_IN) from error
     except ClientError as error:
         raise SetupError(
-            f"AWS refuses the credentials: {error}", "log in again, or choose another AWS_PROFILE"
+            f"AWS refuses the credentials: {error}", "log in again, or choose another --profile"
         ) from error
     except BotoCoreError as error:
         raise SetupError(f"cannot reach AWS: {error}", "check the network, the proxy settings and --region") from error
@@ -106,5 +118,5 @@ def _local(directory: Path) -> Description:
     except FileNotFoundError as error:
         raise SetupError(
             f"no local cloud is running in {directory}",
-            f"start it: build/env/local/bin/python -m cloud.local up --dir {directory}",
+            f"in another terminal: make env-local, then build/env/local/bin/python -m cloud.local up --dir {directory}",
         ) from error

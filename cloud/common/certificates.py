@@ -31,7 +31,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cloud.common.errors import SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -118,21 +118,20 @@ def certificate_id(certificate_pem: str) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
-def select(bundle_pem: str, common_names: Iterable[str]) -> str:
-    """Return those certificates of a trust store whose subject has one of the common names. Raises LookupError.
+def select(bundle_pem: str, common_names: Sequence[str]) -> str:
+    """Return those root certificates of a trust store whose common name is one of these. Raises LookupError.
 
-    Other certificates are not parsed: a store has some that a strict parser refuses.
+    No certificate is parsed: a strict parser refuses Starfield's G2 root, whose serial number is 0. A name is looked
+    for with its length before it (X.690, section 8.1); a root is its own issuer, so its name is there twice.
     """
-    wanted = set(common_names)
+    twice = 2
     found: dict[str, str] = {}
     for block in PEM.findall(bundle_pem):
         der = ssl.PEM_cert_to_DER_cert(block)
-        if any(name.encode() in der for name in wanted):
-            subject = x509.load_der_x509_certificate(der).subject
-            found |= {str(one.value): block + "\n" for one in subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
-    if missing := wanted - found.keys():
+        found |= {name: block + "\n" for name in common_names if der.count(bytes([len(name)]) + name.encode()) == twice}
+    if missing := set(common_names) - found.keys():
         raise LookupError(", ".join(sorted(missing)))
-    return "".join(found[name] for name in sorted(wanted))
+    return "".join(found[name] for name in sorted(found))
 
 
 def now() -> datetime:

@@ -29,7 +29,7 @@ class Reach:
 
 def reach(options: argparse.Namespace) -> Reach:
     """Return the stack that the options name. Raises SetupError if it is not deployed."""
-    here = aws_session.connect(options.region, options.local)
+    here = aws_session.connect(options.region, options.local, options.profile)
     outputs = stack.Stack(here, options.stack).outputs()
     if "HistoryTableName" not in outputs:
         raise SetupError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MQTT_5 = 5
 CONNACK = 0x20
-BROKER_LIMIT_S = 10
+BROKER_LIMIT_S = 60
 
 
 @dataclass(frozen=True)

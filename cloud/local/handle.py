@@ -30,8 +30,8 @@ PYTHON = ROOT / "build/env/local/bin/python"
 LOOPBACK = "127.0.0.1"
 ACCOUNT = "000000000000"
 CREDENTIALS = Credentials("test", "test")  # the emulator's root account
-START_LIMIT_S = 30.0
-STOP_LIMIT_S = 10.0
+START_LIMIT_S = 180.0
+STOP_LIMIT_S = 30.0
 EMULATOR_LOG_TAIL_LINES = 20
 
 

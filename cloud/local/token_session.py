@@ -14,7 +14,7 @@ from pathlib import Path
 
 from awscrt import io, mqtt5
 
-ANSWER_LIMIT_S = 20
+ANSWER_LIMIT_S = 60
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LABEL, PIN, SO_PIN = "iot-agent", "1234-device", "8765-factory"
 SOFTHSM_MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 TPM_MODULE = next(Path("/usr/lib").glob("*/pkcs11/libtpm2_pkcs11.so"), Path("/usr/lib/pkcs11/libtpm2_pkcs11.so"))
-TPM_LIMIT_S = 20
+TPM_LIMIT_S = 120
 
 
 class LocalToken:
@@ -162,7 +162,7 @@ class SoftTpm:
 
 def _run(*command: str, **environment: str) -> str:
     done = subprocess.run(  # noqa: S603 - the programs named above
-        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=60
+        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=180
     )
     if done.returncode:
         raise OSError(f"{' '.join(command)}: {done.stdout}{done.stderr}")

@@ -124,7 +124,8 @@ class Keep:
 class Quarantine:
     """Take this vendor certificate out of service.
 
-    `record`, if any, is written first. `thing`, if any, is deleted: it bears a serial that is not on the allow-list.
+    `record`, if any, is written first. `thing`, if any, bears a serial that is not on the allow-list: it is deleted, if
+    this stack made it.
     """
 
     reason: str

@@ -133,12 +133,17 @@ class Device:
         """Whether the device may start again with a vendor certificate now."""
         return self.readmit_until is not None and now < self.readmit_until
 
-    def knows(self, certificate_id: str) -> bool:
-        """Whether this certificate is in the record, in any role."""
+    def certificate_ids(self) -> set[str]:
+        """Return every certificate in the record, in any role."""
         leaving = {one.certificate_id for one in self.retiring}
         coming = {one.certificate_id for one in self.returning}
-        vendors = {self.vendor_certificate_id, *self.quarantined, *coming}
-        return certificate_id in leaving | vendors or self.holds(certificate_id)
+        issued = {held.certificate_id for held in (self.pending, self.active) if held}
+        vendors = {self.vendor_certificate_id} if self.vendor_certificate_id else set()
+        return {*leaving, *coming, *issued, *vendors, *self.quarantined}
+
+    def knows(self, certificate_id: str) -> bool:
+        """Whether this certificate is in the record, in any role."""
+        return certificate_id in self.certificate_ids()
 
     def holds(self, certificate_id: str) -> bool:
         """Whether this is one of the certificates the device may use now."""

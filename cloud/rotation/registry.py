@@ -29,6 +29,13 @@ PENDING_WAITS: Final = (1.0, 1.0, 2.0, 4.0)
 DELETE_WAITS: Final = (0.5, 1.0, 2.0, 4.0)
 """Seconds to wait between attempts to delete what was just detached."""
 
+ORIGIN: Final = "iot-agent-stack"
+"""The attribute of a thing that names the stack whose provisioning template made the thing.
+
+The template sets it on a new thing only: a thing that existed before keeps its own attributes (DG: "Provisioning
+templates", OverrideSettings DO_NOTHING).
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:
@@ -131,7 +138,24 @@ class Registry:
         for policy in policies:
             self._iot.attach_policy(policyName=policy, target=arn)
         for thing in things:
-            self._iot.attach_thing_principal(thingName=thing, principal=arn)
+            self._attach_thing(thing, arn)
+
+    def _attach_thing(self, thing: str, arn: str) -> None:
+        """Attach a thing so that the certificate can have no other thing, where AWS IoT and its SDK offer that.
+
+        DG: "Associating an AWS IoT thing to an MQTT client connection". The SDK is the Lambda runtime's own, and may be
+        older than this parameter. AWS does not document its answer for a certificate that has a thing already; if it is
+        a refusal, the thing is attached as before.
+        """
+        known = self._iot.meta.service_model.operation_model("AttachThingPrincipal").input_shape
+        if known is not None and "thingPrincipalType" in known.members:
+            try:
+                self._iot.attach_thing_principal(thingName=thing, principal=arn, thingPrincipalType="EXCLUSIVE_THING")
+            except self._iot.exceptions.InvalidRequestException:
+                pass  # attached below
+            else:
+                return
+        self._iot.attach_thing_principal(thingName=thing, principal=arn)
 
     def disable(self, certificate_id: str) -> Registered | None:
         """Take a certificate out of service: INACTIVE, no policy, no thing. Return it as it was, or None."""
@@ -164,14 +188,20 @@ class Registry:
         """Delete a certificate that is out of service; DeleteConflictException if AWS IoT refuses for some seconds."""
         self._retry_delete(partial(self._iot.delete_certificate, certificateId=certificate_id))
 
-    def delete_thing(self, thing: str, arn: str) -> None:
-        """Delete `thing` unless a certificate other than `arn` is attached to it."""
+    def delete_thing(self, thing: str, arn: str, stack: str) -> bool:
+        """Delete `thing` if `stack` made it and no certificate other than `arn` is attached to it.
+
+        Return False if it is left for one of these reasons; True if it is deleted, or was not there.
+        """
         try:
+            attributes = self._iot.describe_thing(thingName=thing)["attributes"]
             principals = self._iot.list_thing_principals(thingName=thing)["principals"]
         except self._iot.exceptions.ResourceNotFoundException:
-            return
-        if not set(principals) - {arn}:
-            self._retry_delete(partial(self._iot.delete_thing, thingName=thing))
+            return True
+        if attributes.get(ORIGIN) != stack or set(principals) - {arn}:
+            return False
+        self._retry_delete(partial(self._iot.delete_thing, thingName=thing))
+        return True
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Publish at QoS 1."""

@@ -166,7 +166,7 @@ def quarantine(world: World, decision: Quarantine) -> None:
         telemetry.count("Quarantined", world.stack, certificate=decision.certificate_id, reason=decision.reason)
     world.registry.disable(decision.certificate_id)
     if decision.thing:
-        world.registry.delete_thing(decision.thing, found.arn)
+        world.registry.delete_thing(decision.thing, found.arn, world.stack)
     if found.status == "PENDING_ACTIVATION":
         raise StillPendingError(f"{decision.certificate_id} may still be activated by its provisioning template")
 
@@ -221,7 +221,7 @@ def remove(world: World, serial: str) -> None:
         return
     for certificate_id in lifecycle.left_of(device):
         _retire(world, certificate_id, delete=True)
-    world.registry.delete_thing(serial, "")
+    world.registry.delete_thing(serial, "", world.stack)
     world.devices.delete(device, now, Entry("removed", "its certificates, its thing and its record are deleted"))
     telemetry.say("removed", serial=serial)
 

@@ -6,11 +6,14 @@ import argparse
 import re
 from pathlib import Path
 
-from cloud.common.arguments import add_where, lifetime_s, matching, serial
+from cloud.common.arguments import add_where, lifetime_s, matching, serial, stack
 from cloud.setup.ca_key import CHOICES
+from cloud.setup.permissions import ROLES
 
 # The pattern of TopicPrefix in template.yaml, so that a wrong value is refused before anything is created.
 TOPIC_PREFIX = re.compile(r"(?=.{1,32}$)/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+){0,3}")
+
+TAG = re.compile(r"(?!aws:)[A-Za-z0-9_.:/+@-]{1,128}=[A-Za-z0-9_.:/+@=-]{0,256}", re.IGNORECASE)
 
 VENDOR_LIFETIME_S = lifetime_s("30d")
 
@@ -21,6 +24,7 @@ Sets up the cloud side of iot-agent, in AWS or in a local cloud on this machine.
   cloud/setup.sh device SN-0001        prepare one device: put it on the allow-list, write its bundle
   cloud/setup.sh device --from FILE    prepare every device of a list
   cloud/setup.sh destroy               remove everything that these commands created
+  cloud/setup.sh permissions ROLE      print an IAM policy for who deploys, prepares devices, operates or only reads
 
 Every command can be interrupted and run again; `cloud/setup.sh COMMAND --help` describes it."""
 
@@ -44,10 +48,17 @@ With --from FILE, prepares every serial of a list: one a line, or a CSV with a c
 first, and nothing is done if a line of it is wrong. If interrupted, run the same command again to continue."""
 
 DESTROY = """\
-Removes, in this order: the devices' certificates and things, the stack with its table, the CAs, their parameters in SSM
-and the key in KMS, which KMS deletes 7 days later. After that no device can connect. A new deploy creates a new
-manufacturer CA, so every device then needs a new bundle. Whether to delete the vendor CA's key on this machine is asked
-separately."""
+First makes the CAs INACTIVE, so that no device registers any more. Then removes the devices' certificates and things,
+the stack, the CAs, the tables, the build artifacts, the key in KMS, which KMS deletes 7 days later, and the parameters
+in SSM. It can be interrupted anywhere: the same command removes the rest.
+
+After that no device can connect. A new deploy creates a new manufacturer CA, so every device then needs a new bundle.
+Whether to delete the vendor CA's key on this machine is asked separately."""
+
+
+PERMISSIONS = """\
+Prints an IAM policy document: for deploy and destroy (deploy), for `device` (factory), for cloud/iot-fleet (operator),
+for those of its commands that change nothing (reader). It asks nothing of AWS."""
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -73,7 +84,20 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     deploy.add_argument(
         "--alarm-email", metavar="ADDRESS", help="where alarms are sent (default on first deploy: nowhere)"
     )
-    deploy.add_argument("--dry-run", action="store_true", help="only check that nothing is missing; change nothing")
+    deploy.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check that nothing is missing, show the change set, and change nothing; for a change set of an existing "
+        "stack, the Lambda's code is uploaded to SAM's bucket",
+    )
+    deploy.add_argument(
+        "--tag",
+        type=tag,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a tag for the stack and its resources, besides those that it has; may be given several times",
+    )
     deploy.add_argument(
         "--topic-prefix",
         type=topic_prefix,
@@ -84,6 +108,13 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "--application-policy",
         metavar="NAME",
         help="your AWS IoT policy for the application on the device; attached to every device certificate",
+    )
+
+    deploy.add_argument(
+        "--sample-devices",
+        choices=("yes", "no"),
+        help="whether devices of the aws-samples on-boarding sample connect here: their client id with the vendor "
+        "certificate is SERIAL, that of this agent is SERIAL-agent (default on first deploy: no)",
     )
 
     device = commands.add_parser(
@@ -113,6 +144,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "--force", action="store_true", help="write a new key and certificate even if the bundle is valid"
     )
 
+    permissions = commands.add_parser("permissions", help="print an IAM policy for a role", description=PERMISSIONS)
+    permissions.add_argument("role", choices=sorted(ROLES), help="who the policy is for")
+    permissions.add_argument("--stack", type=stack, default="iot-agent", metavar="NAME", help="for which stack")
+
     destroy = commands.add_parser("destroy", help="remove everything", description=DESTROY, formatter_class=plain)
     destroy.add_argument("--yes", action="store_true", help="do not ask for confirmation; the vendor CA's key is kept")
     destroy.add_argument("--delete-vendor-key", action="store_true", help="delete the vendor CA's key without asking")
@@ -123,7 +158,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
             "--state",
             type=Path,
             metavar="DIR",
-            help="directory of the vendor CA's key (default: ~/.local/state/iot-agent-cloud/STACK; local: in DIR)",
+            help="directory of the vendor CA's key (default: ~/.local/state/iot-agent-cloud/ACCOUNT/REGION/STACK; with "
+            "--local: in its directory)",
         )
         where.add_argument(
             "--skip-permission-check",
@@ -138,3 +174,13 @@ def topic_prefix(text: str) -> str:
     return matching(
         TOPIC_PREFIX, text, "one to four levels of letters, digits, '_' or '-', at most 32 characters in all"
     )
+
+
+def tag(text: str) -> tuple[str, str]:
+    """Return the key and the value of a tag, in the characters that AWS allows for both, without spaces."""
+    key, _, value = matching(
+        TAG,
+        text,
+        "KEY=VALUE of letters, digits and _.:/+@-, a key of at most 128 characters that does not begin with aws:",
+    ).partition("=")
+    return key, value

@@ -92,15 +92,21 @@ def vendor_ca(parameters: Parameters, stack: str, keys: VendorKeys) -> tuple[str
         if made is None or not certificates.is_pair(made, key):
             made = certificates.ca_certificate(key, f"{stack} vendor CA", certificates.now())
         certificate = parameters.keep(name, made)
-    if key is not None:
-        if not certificates.is_pair(certificate, key):
-            raise SetupError(
-                f"the vendor CA's key in {keys.key} does not belong to the certificate in SSM parameter {name}",
-                f"give the --state that the stack was deployed with; if it is lost, {START_AFRESH}",
-            )
-        if files.read(keys.certificate) != certificate:
-            files.write(keys.certificate, certificate, secret=True)
+    check_vendor_key(parameters, stack, keys)
+    if key is not None and files.read(keys.certificate) != certificate:
+        files.write(keys.certificate, certificate, secret=True)
     return certificate, new
+
+
+def check_vendor_key(parameters: Parameters, stack: str, keys: VendorKeys) -> None:
+    """Raise SetupError if the key on this machine is not that of the stack's vendor CA."""
+    name = Names(stack).vendor_certificate
+    certificate, key = parameters.get(name), keys.read()
+    if certificate is not None and key is not None and not certificates.is_pair(certificate, key):
+        raise SetupError(
+            f"the vendor CA's key in {keys.key} does not belong to the certificate in SSM parameter {name}",
+            f"give the --state that the stack was deployed with; if it is lost, {START_AFRESH}",
+        )
 
 
 def vendor_signer(parameters: Parameters, stack: str, keys: VendorKeys) -> certificates.Signer:

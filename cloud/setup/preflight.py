@@ -2,9 +2,7 @@
 
 A deploy that would cut off devices in the field is refused.
 
-Permissions are checked with IAM's SimulatePrincipalPolicy, for the caller's user or role. `CALLS` is what setup calls;
-a test compares it with the calls that setup makes. `PROVISIONING` is what CloudFormation calls with the caller's
-permissions for the resources of the template.
+Permissions are checked with IAM's SimulatePrincipalPolicy, for the caller's user or role.
 """
 
 from __future__ import annotations
@@ -17,81 +15,12 @@ from botocore.exceptions import ClientError
 from cloud.common.arguments import written
 from cloud.common.errors import SetupError
 from cloud.setup import stack, topics
+from cloud.setup.permissions import needed
 
 if TYPE_CHECKING:
     from cloud.common.aws_session import Cloud
     from cloud.setup.stack import Stack
 
-
-def _actions(text: str) -> frozenset[str]:
-    """Read `service:Action Action service:Action …`."""
-    service, found = "", set()
-    for word in text.split():
-        head, colon, tail = word.partition(":")
-        service = head if colon else service
-        found.add(f"{service}:{tail or head}")
-    return frozenset(found)
-
-
-CALLS: Final = {
-    "deploy": _actions("""
-        cloudformation:DescribeStackResources DescribeStacks
-        dynamodb:Scan
-        iot:ListTopicRules
-        kms:CreateAlias CreateKey DescribeKey GetPublicKey Sign TagResource
-        ssm:GetParameter PutParameter
-        tag:GetResources
-    """),
-    "device": _actions("""
-        cloudformation:DescribeStacks
-        dynamodb:GetItem PutItem UpdateItem
-        iot:DeleteCertificate DescribeCertificate DescribeEndpoint DetachPolicy DetachThingPrincipal
-            ListAttachedPolicies ListPrincipalThings UpdateCertificate
-        ssm:GetParameter
-    """),
-    "destroy": _actions("""
-        cloudformation:DeleteStack DescribeStacks
-        dynamodb:DeleteTable ListTables
-        iot:DeleteCACertificate DeleteCertificate DeleteThing DetachPolicy DetachThingPrincipal ListAttachedPolicies
-            ListCertificatesByCA ListPrincipalThings ListThingPrincipals UpdateCACertificate UpdateCertificate
-        kms:DeleteAlias DescribeKey ScheduleKeyDeletion
-        s3:DeleteObjectVersion ListBucketVersions
-        ssm:DeleteParameter GetParameter
-        tag:GetResources
-    """),
-}
-
-# Of each resource type what its handlers create, read, update and delete with, as its schema in the CloudFormation
-# registry lists it (`handlers`, `tagging`), for the properties that the template uses; `sam deploy` tags them all.
-# Also what SAM itself calls, what its bucket needs, and parameters of type AWS::SSM::Parameter::Value.
-PROVISIONING: Final = _actions("""
-    cloudformation:CreateChangeSet DescribeChangeSet DescribeStackEvents DescribeStackResources ExecuteChangeSet
-        GetTemplateSummary
-    cloudwatch:DeleteAlarms DeleteDashboards DescribeAlarms GetDashboard ListTagsForResource PutDashboard PutMetricAlarm
-        TagResource
-    dynamodb:CreateTable DeleteTable DescribeContinuousBackups DescribeTable ListTagsOfResource TagResource
-        UpdateContinuousBackups UpdateTable
-    iam:AttachRolePolicy CreateRole DeleteRole DeleteRolePolicy DetachRolePolicy GetRole GetRolePolicy
-        ListAttachedRolePolicies ListRolePolicies PassRole PutRolePolicy TagRole UpdateAssumeRolePolicy
-    iot:CreatePolicy CreatePolicyVersion CreateProvisioningTemplate CreateProvisioningTemplateVersion CreateTopicRule
-        DeleteCACertificate DeletePolicy DeletePolicyVersion DeleteProvisioningTemplate
-        DeleteProvisioningTemplateVersion DeleteTopicRule DescribeCACertificate DescribeProvisioningTemplate GetPolicy
-        GetTopicRule ListPolicyVersions ListProvisioningTemplateVersions ListTagsForResource RegisterCACertificate
-        ReplaceTopicRule SetDefaultPolicyVersion TagResource UpdateCACertificate UpdateProvisioningTemplate
-    kms:CreateKey DescribeKey EnableKeyRotation GetKeyPolicy GetKeyRotationStatus ListResourceTags PutKeyPolicy
-        ScheduleKeyDeletion TagResource
-    lambda:AddPermission CreateFunction DeleteFunction DeleteFunctionEventInvokeConfig GetFunction
-        GetFunctionEventInvokeConfig GetPolicy ListTags PutFunctionConcurrency PutFunctionEventInvokeConfig
-        RemovePermission TagResource UpdateFunctionCode UpdateFunctionConfiguration UpdateFunctionEventInvokeConfig
-    logs:CreateLogGroup DeleteLogGroup DescribeLogGroups ListTagsForResource PutRetentionPolicy TagResource
-    s3:CreateBucket GetBucketPolicy GetEncryptionConfiguration GetObject ListBucket PutBucketPolicy
-        PutBucketPublicAccessBlock PutBucketTagging PutBucketVersioning PutEncryptionConfiguration PutObject
-    scheduler:CreateSchedule DeleteSchedule GetSchedule UpdateSchedule
-    sns:CreateTopic DeleteTopic GetSubscriptionAttributes GetTopicAttributes ListSubscriptionsByTopic
-        ListTagsForResource SetTopicAttributes Subscribe TagResource Unsubscribe
-    sqs:CreateQueue DeleteQueue GetQueueAttributes GetQueueUrl ListQueueTags SetQueueAttributes TagQueue
-    ssm:GetParameters
-""")
 
 ASSUMED: Final = re.compile(r"arn:(?P<partition>[^:]+):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/.*")
 DEFAULT_PREFIX: Final = "cert-rotation"  # the template's
@@ -100,11 +29,6 @@ BATCH: Final = 100  # actions in one simulation
 SHORTEST_LIFETIME_S: Final = 2 * 3600
 """An agent accepts a certificate only if one hour from now (`renewal.minimum_interval`) is within the first nine tenths
 of its life, which begins a little in the past; the last tenth is for retries."""
-
-
-def needed(command: str) -> frozenset[str]:
-    """Return the IAM actions that a command needs."""
-    return CALLS[command] | (PROVISIONING if command in ("deploy", "destroy") else frozenset())
 
 
 def check(cloud: Cloud, command: str, *, permissions: bool) -> str | None:

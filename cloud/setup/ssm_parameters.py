@@ -35,6 +35,10 @@ class Names:
         """Name of the manufacturer CA's key, if it is kept in KMS."""
         return f"alias/iot-agent/{self.stack}/manufacturer-ca"
 
+    def certificates(self) -> tuple[str, str]:
+        """Names of the two CAs' certificates."""
+        return self.vendor_certificate, self.manufacturer_certificate
+
     def all(self) -> tuple[str, ...]:
         """All three, the key last."""
         return self.vendor_certificate, self.manufacturer_certificate, self.manufacturer_key

@@ -6,11 +6,13 @@ import hashlib
 import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,31 @@ BUILDS = ROOT / "build/sam"
 SAM_STACK = "aws-sam-cli-managed-default"
 WAIT_LIMIT_S = 1800
 SAM_LOG_TAIL_LINES = 40
+NEVER_MADE = (
+    "REVIEW_IN_PROGRESS", "CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "IMPORT_ROLLBACK_COMPLETE",
+    "IMPORT_ROLLBACK_FAILED",
+)  # fmt: skip
+"""Statuses of a stack that can only be deleted, with nothing of value in it (CloudFormation: "Stack status codes")."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of one resource, as CloudFormation's change sets call it: Add, Modify, Remove, Import.
+
+    `replaced` is True, False or Conditional: whether the resource is made again, with another identity.
+    """
+
+    action: str
+    kind: str
+    name: str
+    replaced: str = "False"
+
+
+def all_resources() -> list[Change]:
+    """Return what the first deploy makes, at most: some resources depend on options."""
+    resources = TEMPLATE.read_text().partition("\nResources:\n")[2]
+    found = re.findall(r"^  (\w+):\n    Type: (AWS::\S+)$", resources, re.MULTILINE)
+    return [Change("Add", kind, name) for name, kind in found]
 
 
 class Stack:
@@ -56,6 +83,11 @@ class Stack:
     def exists(self) -> bool:
         """Whether there is a stack of that name, in any state."""
         return self._describe() is not None
+
+    def is_made(self) -> bool:
+        """Whether the stack has resources, or had them: not if it is only planned, or its first deploy has failed."""
+        described = self._describe()
+        return described is not None and described["StackStatus"] not in NEVER_MADE
 
     def resources(self, kind: str) -> set[str]:
         """Return the physical names of the stack's resources of a type; none when there is no stack."""
@@ -79,15 +111,54 @@ class Stack:
             raise
         return found[0]["StackName"] if found else None
 
-    def deploy(self, build: Path, parameters: Mapping[str, str], log: Path) -> None:
-        """Create or update the stack from a build; SAM's output goes to `log`. Raises SetupError."""
-        self._make_ready()
-        words: list[str | Path] = [SAM, "deploy", "--template-file", build / "template.yaml"]
-        words += ["--stack-name", self.name, "--region", self._cloud.region, "--tags", f"iot-agent-stack={self.name}"]
+    def deploy(self, build: Path, parameters: Mapping[str, str], tags: Mapping[str, str], log: Path) -> None:
+        """Create or update the stack from a build; SAM's output goes to `log`. Raises SetupError.
+
+        Tags are added to those that the stack has; CloudFormation gives them to its resources.
+        """
+        self.make_ready()
+        self._sam_deploy(build, parameters, tags, log)
+
+    def preview(self, build: Path, parameters: Mapping[str, str], tags: Mapping[str, str], log: Path) -> list[Change]:
+        """Return what a deploy would change, by a change set that is then deleted. Raises SetupError.
+
+        SAM uploads the build to its bucket for that.
+        """
+        before = self._change_sets()
+        try:
+            self._sam_deploy(build, parameters, tags, log, "--no-execute-changeset")
+            return [change for name in self._change_sets() - before for change in self._changes(name)]
+        finally:
+            for name in self._change_sets() - before:
+                self._client.delete_change_set(StackName=self.name, ChangeSetName=name)
+
+    def _sam_deploy(
+        self, build: Path, parameters: Mapping[str, str], tags: Mapping[str, str], log: Path, *options: str
+    ) -> None:
+        described = self._describe()
+        present = {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])} if described else {}
+        every = {"iot-agent-stack": self.name, **present, **tags}
+        words: list[str | Path] = [SAM, "deploy", "--template-file", build / "template.yaml", *options]
+        words += ["--stack-name", self.name, "--region", self._cloud.region]
+        words += ["--tags", *(f'{key}="{value}"' if " " in value else f"{key}={value}" for key, value in every.items())]
         words += ["--resolve-s3", "--s3-prefix", self.name, "--no-progressbar", "--capabilities", "CAPABILITY_IAM"]
         words += ["--no-confirm-changeset", "--no-fail-on-empty-changeset", "--parameter-overrides"]
         words += [f"{name}={value}" for name, value in parameters.items()]
         _run("sam deploy", words, log, {"SAM_CLI_POLL_DELAY": str(self._poll_s)})
+
+    def _change_sets(self) -> set[str]:
+        pages = self._client.get_paginator("list_change_sets").paginate(StackName=self.name)
+        return {one["ChangeSetName"] for page in pages for one in page["Summaries"]}
+
+    def _changes(self, change_set: str) -> list[Change]:
+        pages = self._client.get_paginator("describe_change_set").paginate(
+            StackName=self.name, ChangeSetName=change_set
+        )
+        found = [change["ResourceChange"] for page in pages for change in page["Changes"] if "ResourceChange" in change]
+        return [
+            Change(one["Action"], one["ResourceType"], one["LogicalResourceId"], one.get("Replacement", "False"))
+            for one in found
+        ]
 
     def delete(self) -> None:
         """Delete the stack, if there is one, and wait until it is deleted. Raises SetupError."""
@@ -117,9 +188,9 @@ class Stack:
         managed = Stack(self._cloud, SAM_STACK).outputs()
         return managed.get("SourceBucket")
 
-    def _make_ready(self) -> None:
+    def make_ready(self) -> None:
         """Wait until the operation of an interrupted run ends; delete a stack that failed and cannot be updated."""
-        if self._settle() in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "CREATE_FAILED"):
+        if self._settle() in (*NEVER_MADE, "DELETE_FAILED"):
             self.delete()
 
     def _settle(self) -> str | None:

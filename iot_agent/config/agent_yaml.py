@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from iot_agent.core.errors import printable
-from iot_agent.core.schedule import Policy
+from iot_agent.core.schedule import NEVER, Policy
 from iot_agent.core.settings import Settings, Token
 from iot_agent.keys import pkcs11_uri
 
@@ -80,7 +80,7 @@ def _port(value: str) -> int:
 
 def _duration(least: float, most: float) -> Callable[[str], float]:
     def parse(value: str) -> float:
-        match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", value)
+        match = re.fullmatch(rf"([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?)([{''.join(UNITS)}])", value)
         if not match or float(match[1]) == 0:
             raise ValueError(f"{value!r} is not a number with a unit of time, like 30s, 5m, 12h or 90d")
         seconds = float(match[1]) * UNITS[match[2]]
@@ -111,6 +111,10 @@ def _attempts(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,3}", value) or not 1 <= int(value) <= 100:  # noqa: PLR2004 - more would not be a bound
         raise ValueError(f"{value!r} is not a whole number from 1 to 100")
     return int(value)
+
+
+def _check_in_interval(value: str) -> float:
+    return NEVER if value == "off" else _duration(1, 365 * DAY)(value)
 
 
 def _metrics_file(value: str) -> Path | None:
@@ -199,7 +203,7 @@ SETTINGS = {
     "retry.first": Setting("policy.retry_base", _duration(0.1, HOUR), Policy.retry_base),
     "retry.longest": Setting("policy.retry_cap", _duration(1, 7 * DAY), Policy.retry_cap),
     "retry.prove_attempts": Setting("policy.prove_attempts", _attempts, Policy.prove_attempts),
-    "check_in.every": Setting("policy.check_in_interval", _duration(1, 365 * DAY), Policy.check_in_interval),
+    "check_in.every": Setting("policy.check_in_interval", _check_in_interval, Policy.check_in_interval),
     "limits.step": Setting("step_limit", _duration(LEAST_STEP, LONGEST_LIMIT), 180.0),
     "limits.key_generation": Setting("key_limit", _duration(LEAST_KEY_GENERATION, LONGEST_LIMIT), 300.0),
     "identity.group": Setting("identity_group", _group, None),

@@ -12,13 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from iot_agent.core.errors import Code, Retryable
-from iot_agent.core.settings import Settings
+from iot_agent.core.errors import REMEDIES, Code, Retryable
+from iot_agent.core.settings import Settings, Token
 from iot_agent.keys import certificates
+from iot_agent.keys.pin import PinSources
 from iot_agent.storage.identities import IdentityDirectories
 
 LARGEST = 1024 * 1024  # bytes; all CAs of the web together need a quarter of that
 CERTIFICATE, KEY = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY-----"
+ELF = b"\x7fELF"
+LIBRARY = "install the PKCS #11 library of the token, and name it in keys.module"
 RESTORE = "replace it with the file that was made for this device"
 CONFIGURATION = Path("/etc/iot-agent")  # the package's tmpfiles.d lets the agent's group read what is in it
 
@@ -47,7 +50,10 @@ def problems(given: Settings, *, starting: bool) -> list[Problem]:
             named["bootstrap.key"] = (given.bootstrap_key, KEY)
     elif starting:
         return []
-    return list(_problems(named))
+    found = list(_problems(named))
+    if given.keys_token is not None and not starting:
+        found += _token_problems(given.keys_token, given.state_directory)
+    return found
 
 
 def has_identity(state: Path) -> bool:
@@ -87,6 +93,23 @@ def _problems(named: dict[str, tuple[Path, bytes]]) -> Iterator[Problem]:
         else:
             if flaw is not None:
                 yield Problem(path, f"{path}: {key}: {flaw}", RESTORE)
+
+
+def _token_problems(token: Token, state: Path) -> Iterator[Problem]:
+    """Check the token's library and the file with its PIN; only the service can read a credential."""
+    module = Path(token.module)
+    try:
+        with os.fdopen(os.open(module, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            if file.read(len(ELF)) != ELF:
+                yield Problem(module, f"{module}: keys.module: is not a library", LIBRARY)
+    except OSError as error:
+        yield Problem(module, f"{module}: keys.module: {error.strerror}", LIBRARY)
+    scheme, _, path = token.pin_source.partition(":")
+    if scheme == "file":
+        try:
+            PinSources(state).read(token)
+        except Retryable as error:
+            yield Problem(Path(path), f"{path}: keys.pin: {error}", REMEDIES[error.code])
 
 
 def _flaw(content: bytes, mark: bytes, *, parsed: bool) -> str | None:

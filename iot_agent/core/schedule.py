@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 LAST_USEFUL = 0.9  # of the lifetime: a renewal planned later leaves no time for retries
 SHORTEST_RETRY = 1.0
+NEVER = 100.0 * 365 * 86400  # an interval that is off: longer than a device lives
 
 
 @dataclass(frozen=True)

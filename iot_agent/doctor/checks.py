@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from iot_agent.config import bundle
-from iot_agent.core.record import CheckedIn, Record
+from iot_agent.core.errors import Code
+from iot_agent.core.record import CheckedIn, Failed, Record
+from iot_agent.core.schedule import NEVER
 from iot_agent.core.settings import Settings
 from iot_agent.doctor import findings
 from iot_agent.doctor.findings import Finding
@@ -100,7 +102,8 @@ def stored_record(context: Context) -> Iterator[Finding]:
 def keys(context: Context) -> Iterator[Finding]:
     """Check the key store, its PIN and each key that is needed."""
     labels = list(identities.roles(context.record))
-    found = keystore.inspect(keystore.inspector(context.settings), labels, context.record)
+    store = keystore.inspector(context.settings)
+    found = keystore.inspect(store, labels, context.record, lock_held=context.lock_held)
     context.public_keys = {label: key for label, key in found.found.items() if isinstance(key, bytes)}
     yield from key_rules.judge(found)
 
@@ -126,6 +129,8 @@ def check_in(context: Context) -> Iterator[Finding]:
     record = context.record
     if record.active is None:
         yield cloud_rules.nothing_yet()
+    elif context.settings.policy.check_in_interval >= NEVER:
+        yield cloud_rules.off()
     elif context.network is None or not context.network.good:
         yield cloud_rules.unreachable()
     elif not context.lock_held:
@@ -133,7 +138,10 @@ def check_in(context: Context) -> Iterator[Finding]:
     else:
         outcome = cloud.check_in(context.settings, record, context.now, trusted=time.time() >= record.time_floor)
         context.cloud_time = outcome.cloud_time if isinstance(outcome, CheckedIn) else None
-        yield from cloud_rules.judge(outcome, context.settings.client_id)
+        if record.answers_once and isinstance(outcome, Failed) and outcome.code == Code.NO_REPLY:
+            yield cloud_rules.unanswered(context.settings.client_id)
+        else:
+            yield from cloud_rules.judge(outcome, context.settings.client_id)
 
 
 def system_clock(context: Context) -> Iterator[Finding]:

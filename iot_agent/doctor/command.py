@@ -2,33 +2,37 @@
 
 import json
 import os
-import pwd
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from iot_agent.core import settings
 from iot_agent.core.settings import Settings
 from iot_agent.doctor import findings
 from iot_agent.doctor.findings import Finding
 from iot_agent.doctor.rules import daemon
-from iot_agent.host import control_socket
+from iot_agent.host import agent_user, control_socket
 from iot_agent.host.subprocesses import BadConfiguration, Child, NoAnswer, read_configuration
 from iot_agent.storage import layout
 
 LIMIT = 180.0  # seconds; the examination ends itself before
+CONFIG = Path("/etc/iot-agent/agent.yaml")
+SUDO = "Run: sudo agentctl doctor"
 CREDENTIALS = "/run/credentials/iot-agent.service"  # of the unit; its user can read it from outside, too
 
 # Variables that concern only the service manager and the daemon.
 OF_SYSTEMD = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"})
 
 
-def run(config: Path, *, as_json: bool) -> int:
-    """Examine this device; give the exit status of the worst finding."""
+def run(config: Path | None, run_directory: Path, *, as_json: bool) -> int:
+    """Examine this device; give the exit status of the worst finding.
+
+    `config` is agent.yaml. If it is not given, it is the file that the daemon serving `run_directory` uses.
+    """
     found: list[Finding] = []
-    for finding in diagnose(config.absolute()):
+    socket = run_directory / layout.CONTROL_SOCKET
+    for finding in diagnose((config or _config_of(socket)).absolute(), socket):
         found.append(finding)
         if not as_json:
             sys.stdout.write(findings.write(finding) + "\n")
@@ -38,24 +42,46 @@ def run(config: Path, *, as_json: bool) -> int:
     return findings.exit_status(found)
 
 
-def diagnose(config: Path) -> Iterator[Finding]:
-    """Give each finding as soon as it is there."""
+def diagnose(config: Path, socket: Path) -> Iterator[Finding]:
+    """Give each finding as soon as it is there; `socket` is the daemon's, unless agent.yaml names another."""
     try:
         given = read_configuration(config, starting=True)  # the examination checks the files
     except BadConfiguration as problem:
-        readable = os.access(config, os.R_OK, effective_ids=True) or os.geteuid() == 0
-        remedy = "Correct this, then check it with: iot-agent --check" if readable else "Run: sudo agentctl doctor"
+        remedy = _repair(config)
         for line in str(problem).splitlines():
             yield findings.error("configuration", line, remedy)
+        yield from _ask_the_daemon(socket)  # it may run with the configuration that it read before
         return
     said = f"{config}: serial {given.serial}, endpoint {given.endpoint_host}:{given.endpoint_port}"
     yield findings.fine("configuration", said)
-    yield from _ask_the_daemon(given)
+    yield from _ask_the_daemon(given.run_directory / layout.CONTROL_SOCKET)
     yield from _examine(config, given)
 
 
-def _ask_the_daemon(given: Settings) -> Iterator[Finding]:
-    socket = given.run_directory / layout.CONTROL_SOCKET
+def _config_of(socket: Path) -> Path:
+    """Ask the daemon which agent.yaml it uses; the default if it is not running."""
+    try:
+        return Path(control_socket.ask(socket, "status")["status"]["configuration"]["file"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return CONFIG
+
+
+def _repair(config: Path) -> str:
+    """Say what to do about a configuration that cannot be used."""
+    root = os.geteuid() == 0
+    if not (root or os.access(config.parent, os.X_OK, effective_ids=True)):
+        return SUDO
+    if not config.exists():
+        return (
+            f"Copy the bundle that was made for this device to {config.parent}, or write the file: agent.yaml(5). "
+            "If the agent uses another file, name it with --config."
+        )
+    if not (root or os.access(config, os.R_OK, effective_ids=True)):
+        return SUDO
+    return f"Correct this, then check it with: iot-agent --check --config {config}"
+
+
+def _ask_the_daemon(socket: Path) -> Iterator[Finding]:
     try:
         yield from daemon.judge(control_socket.ask(socket, "status")["status"])
     except PermissionError:
@@ -76,9 +102,9 @@ def _examine(config: Path, given: Settings) -> Iterator[Finding]:
             LIMIT,
             cwd="/",
             env=environment(given.run_directory / layout.CONTROL_SOCKET),
-            **_as_the_agent(given.state_directory),
+            **agent_user.become(given.state_directory),
         )
-    except (OSError, KeyError) as problem:
+    except OSError as problem:
         remedy = f"Let the owner of {given.state_directory} read {sys.executable} and the agent's package."
         yield findings.error("doctor", f"the examination cannot start: {problem}", remedy)
         return
@@ -107,11 +133,3 @@ def environment(daemon_socket: Path) -> dict[str, str]:
         return {"CREDENTIALS_DIRECTORY": CREDENTIALS, **os.environ}
     given = dict(entry.split("=", 1) for entry in environ.split("\0") if "=" in entry)
     return {name: value for name, value in given.items() if name not in OF_SYSTEMD}
-
-
-def _as_the_agent(state: Path) -> dict[str, Any]:
-    """Give up root for the examination: the agent's user owns the state directory."""
-    if os.getuid() != 0 or not state.exists() or state.stat().st_uid == 0:
-        return {}
-    user = pwd.getpwuid(state.stat().st_uid)
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": os.getgrouplist(user.pw_name, user.pw_gid)}

@@ -164,7 +164,7 @@ class ControlServer:
         if not isinstance(command, str) or command not in known:
             return {"ok": False, "error": "bad-request", "message": f"unknown command; known: {sorted(known)}"}
         if command in CHANGING and not client.trusted:
-            message = f"{command} is for root and the agent's own user; you are uid {client.uid}"
+            message = f"{command} is for root and the agent's own user; run: sudo agentctl {command}"
             return {"ok": False, "error": "not-permitted", "message": message}
         return self._handler(command)
 

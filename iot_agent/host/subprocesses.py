@@ -157,9 +157,9 @@ class Child:
         self._stdout.close()
 
 
-def ask(module: str, request: bytes, limit: float, *, own_group: bool = True) -> bytes:
+def ask(module: str, request: bytes, limit: float, *, own_group: bool = True, **arguments: Any) -> bytes:  # noqa: ANN401
     """Run a child for one request, and wait for its answer; raises `NoAnswer`, or `OSError` if it cannot start."""
-    with Child(module, request, limit, own_group=own_group) as child:
+    with Child(module, request, limit, own_group=own_group, **arguments) as child:
         while (answer := child.poll()) is None:
             child.wait()
     return answer
@@ -228,14 +228,14 @@ class BadConfiguration(Exception):
         self.files, self.passing = files, passing
 
 
-def read_configuration(path: Path, *, starting: bool = False) -> Settings:
+def read_configuration(path: Path, *, starting: bool = False, **child: Any) -> Settings:  # noqa: ANN401 - of Popen
     """Read agent.yaml and check the files that it names, in a child process; raises `BadConfiguration`.
 
-    When the daemon is `starting`, less is refused: see `config/bundle.py`.
+    When the daemon is `starting`, less is refused: see `config/bundle.py`. `child` may name the user of the process.
     """
     request = json.dumps({"path": str(path), "starting": starting}).encode() + b"\n"
     try:
-        answer = json.loads(ask("iot_agent.config", request, CONFIGURATION_LIMIT))
+        answer = json.loads(ask("iot_agent.config", request, CONFIGURATION_LIMIT, **child))
     except OSError as error:
         raise BadConfiguration(f"{path}: no process can be started to read it: {error}", passing=True) from error
     except NoAnswer as error:

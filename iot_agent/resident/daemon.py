@@ -8,6 +8,7 @@ import logging
 import selectors
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from iot_agent import __version__
@@ -43,6 +44,7 @@ class Control(Protocol):
 class Dependencies:
     """What the composition root gives the daemon."""
 
+    config: Path
     settings: Settings
     notifier: ServiceManager
     launch: Callable[[Request], Work]
@@ -227,7 +229,11 @@ class Daemon:
             "daemon": "running",
             "version": __version__,
             "key": {"backend": self._settings.keys_backend, "algorithm": self._settings.keys_algorithm},
-            "configuration": {"error": self._config_error, "remedy": self._config_error and RELOAD_REMEDY},
+            "configuration": {
+                "file": str(self._given.config),
+                "error": self._config_error,
+                "remedy": self._config_error and RELOAD_REMEDY,
+            },
             "trouble": self._cycle.trouble,
             "clock_trusted": clock.trusted,
         }

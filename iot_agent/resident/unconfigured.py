@@ -99,7 +99,7 @@ class Unconfigured:
             "daemon": "waiting for its configuration",
             "version": __version__,
             "key": None,
-            "configuration": {"error": problem, "remedy": remedy},
+            "configuration": {"file": str(self.config.absolute()), "error": problem, "remedy": remedy},
             "trouble": None,
             "clock_trusted": record is None or time.time() >= record.time_floor,
         }

@@ -40,7 +40,12 @@ class IdentityDirectories:
         if chain is not None:
             atomic.write(directory / layout.CHAIN, chain.encode(), layout.PUBLIC_FILE_MODE)
         atomic.write(self.certificate(identity.label), pem.encode(), layout.PUBLIC_FILE_MODE)
-        atomic.write(directory / layout.FACTS, json.dumps(vars(identity.certificate)).encode())
+        facts = directory / layout.FACTS
+        try:
+            atomic.write(facts, json.dumps(vars(identity.certificate)).encode())
+        except OSError:
+            facts.unlink(missing_ok=True)  # if the sync of the directory failed, a power cut may undo the rename
+            raise
 
     def complete(self) -> tuple[Identity, ...]:
         """Find every complete identity that can be read now, in no order."""

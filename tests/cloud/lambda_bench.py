@@ -28,7 +28,7 @@ from cloud.common import operations
 from cloud.common.operations import OperatorContext
 from cloud.rotation import csr, devices, handler
 from cloud.rotation.lifecycle import Save
-from cloud.rotation.registry import Registry
+from cloud.rotation.registry import ORIGIN, Registry
 from tests.cloud import pki, role
 
 if TYPE_CHECKING:
@@ -77,9 +77,10 @@ class Bench:
         return answer["certificateId"]
 
     def provision(self, certificate_id: str, thing: str) -> None:
-        """Do what the provisioning template does."""
+        """Do what the provisioning template does: a thing that exists already keeps its attributes."""
         arn = self.described(certificate_id)["certificateArn"]
-        self.iot.create_thing(thingName=thing)
+        if thing not in self.all_things():
+            self.iot.create_thing(thingName=thing, attributePayload={"attributes": {ORIGIN: "test"}})
         self.iot.attach_policy(policyName="bootstrap", target=arn)
         self.iot.attach_thing_principal(thingName=thing, principal=arn)
         self.iot.update_certificate(certificateId=certificate_id, newStatus="ACTIVE")

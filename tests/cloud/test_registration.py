@@ -11,7 +11,7 @@ from cloud.rotation.issuer import Issuer
 from cloud.rotation.record import State
 from cloud.rotation.registry import Registry
 from tests.cloud import pki
-from tests.cloud.lambda_bench import Bench, before_each_call, change_ca, request
+from tests.cloud.lambda_bench import Bench, before_each_call, change_ca, made_once, request
 from tests.cloud.scenarios import Killed
 
 if TYPE_CHECKING:
@@ -187,3 +187,51 @@ def test_bug_planted_the_ca_of_the_stack_is_taken_for_the_signer(bench: Bench, m
     vendor, _ = never_registered(bench, monkeypatch)
     with pytest.raises(pytest.fail.Exception, match="and signed by"):
         calls(bench, monkeypatch, vendor)
+
+
+def attachments(bench: Bench, patch: Patch) -> list[dict[str, str]]:
+    """Onboard a device as far as its first certificate; return the requests that attached a thing to it."""
+    made: list[dict[str, str]] = []
+    vendor = onboarding(bench)
+    client = made_once("client", "iot", "lambda")
+    attach = client.attach_thing_principal
+
+    def note(**asked: str) -> None:
+        made.append(asked)
+        attach(**asked)
+
+    with patch.context() as of_lambda:
+        of_lambda.setattr(client, "attach_thing_principal", note)
+        named = bench.create(vendor)["cert_id"]
+    assert bench.things(named) == ["SN-1"]
+    return made
+
+
+def test_a_certificate_is_attached_to_its_thing_exclusively(bench: Bench, monkeypatch: Patch) -> None:
+    (asked,) = attachments(bench, monkeypatch)
+    assert asked["thingPrincipalType"] == "EXCLUSIVE_THING"
+
+
+def test_if_aws_refuses_that_the_thing_is_attached_all_the_same(bench: Bench, monkeypatch: Patch) -> None:
+    client: Any = made_once("client", "iot", "lambda")
+    honest = client.attach_thing_principal
+
+    def refuse(**asked: str) -> None:
+        if "thingPrincipalType" in asked:
+            error = {"Error": {"Code": "InvalidRequestException", "Message": "it has a thing already"}}
+            raise client.exceptions.InvalidRequestException(error, "AttachThingPrincipal")
+        honest(**asked)
+
+    monkeypatch.setattr(client, "attach_thing_principal", refuse)
+    vendor = onboarding(bench)
+    bench.ack(bench.create(vendor)["cert_id"])
+    bench.check_settled()
+
+
+def test_an_older_sdk_does_not_know_the_parameter_and_is_not_given_it(bench: Bench, monkeypatch: Patch) -> None:
+    shape: Any = (
+        made_once("client", "iot", "lambda").meta.service_model.operation_model("AttachThingPrincipal").input_shape
+    )
+    monkeypatch.delitem(shape.members, "thingPrincipalType")
+    (asked,) = attachments(bench, monkeypatch)
+    assert set(asked) == {"thingName", "principal"}

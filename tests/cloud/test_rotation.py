@@ -14,6 +14,7 @@ from cloud.common import operations
 from cloud.rotation import steps
 from cloud.rotation.lifecycle import SETTLE_MS, Keep, Save
 from cloud.rotation.record import State
+from cloud.rotation.registry import ORIGIN, Registry
 from tests.cloud import pki
 from tests.cloud.lambda_bench import Bench, before_each_call, request
 
@@ -210,6 +211,29 @@ def test_an_unknown_serial_is_quarantined(bench: Bench, capsys: pytest.CaptureFi
     assert counted[0]["_aws"]["CloudWatchMetrics"][0]["Metrics"][0]["Name"] == "Quarantined"
     bench.deliver(bench.registered_event(stranger))
     assert metrics(capsys.readouterr().out) == [], "one certificate is one alarm"
+
+
+@pytest.mark.parametrize("attributes", [{}, {ORIGIN: "another-stack"}])
+def test_a_thing_that_this_stack_did_not_make_survives_a_quarantine(bench: Bench, attributes: dict[str, str]) -> None:
+    """The provisioning template attaches a stranger's certificate to a thing that exists already, under its name."""
+    bench.iot.create_thing(thingName="SN-9", attributePayload={"attributes": attributes})
+    stranger = bench.vendor("SN-9")
+    assert bench.things(stranger) == ["SN-9"]
+    bench.deliver(bench.registered_event(stranger))
+    assert bench.status(stranger) == "INACTIVE"
+    assert bench.things(stranger) == []
+    assert bench.iot.describe_thing(thingName="SN-9")["attributes"] == attributes
+
+
+def test_bug_planted_the_things_origin_is_not_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def delete_thing(registry: Registry, thing: str, _arn: str, _stack: str) -> bool:
+        registry._iot.delete_thing(thingName=thing)
+        return True
+
+    monkeypatch.setattr(Registry, "delete_thing", delete_thing)
+    bench.iot.create_thing(thingName="SN-9")
+    bench.deliver(bench.registered_event(bench.vendor("SN-9")))
+    assert "SN-9" not in bench.all_things(), "so the test above fails"
 
 
 def test_an_unknown_serial_that_gets_to_ask_is_told_and_quarantined(bench: Bench) -> None:

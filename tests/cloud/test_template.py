@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloud.rotation import agenda, devices
+from cloud.rotation import agenda, devices, registry
 from cloud.rotation.lifecycle import SETTLE_MS
 from tests.cloud.template import RESOURCES, STACK, TEMPLATE, of_type
 
@@ -83,16 +83,44 @@ def test_roles_name_actions_and_resources() -> None:
             assert set(actions) <= NO_RESOURCE
 
 
+def resources_of(statement: dict[str, Any]) -> list[str]:
+    """Return the resources of a statement of an IoT policy, also those that it has on a condition only."""
+    listed = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+    return [(one["If"][1] if "If" in one else one)["Sub"] for one in listed]
+
+
+def test_a_vendor_certificate_is_no_client_of_the_applications_name_unless_for_the_sample() -> None:
+    statements_ = of_type("AWS::IoT::Policy")["BootstrapPolicy"]["PolicyDocument"]["Statement"]
+    (connect,) = (one for one in statements_ if one["Action"] == "iot:Connect")
+    always, on_condition = connect["Resource"]
+    assert always["Sub"].endswith(":client/${!iot:Certificate.Subject.CommonName}-agent")
+    condition, resource, otherwise = on_condition["If"]
+    assert (condition, otherwise) == ("ServesSampleDevices", {"Ref": "AWS::NoValue"})
+    assert resource["Sub"].endswith(":client/${!iot:Certificate.Subject.CommonName}")
+    assert STACK["Parameters"]["SampleDevices"]["Default"] == "no"
+
+
+def test_two_regions_of_an_account_do_not_share_what_is_global() -> None:
+    """Dashboards are of the account; roles have generated names; every other resource is of its region."""
+    assert of_type("AWS::CloudWatch::Dashboard")["Dashboard"]["DashboardName"]["Sub"].count("${AWS::Region}") == 1
+    assert not [name for name, role in of_type("AWS::IAM::Role").items() if "RoleName" in role]
+
+
 def test_device_policies_name_only_the_devices_own_topics_and_clients() -> None:
     policies = of_type("AWS::IoT::Policy")
     assert len(policies) == 2
     for policy in policies.values():
         for statement in policy["PolicyDocument"]["Statement"]:
-            resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
-            for resource in resources:
-                text = resource["Sub"]
+            for text in resources_of(statement):
                 assert "${!iot:Certificate.Subject.CommonName}" in text
                 assert "*" not in text
+
+
+def test_the_things_that_the_stack_makes_bear_its_name() -> None:
+    body = json.loads(of_type("AWS::IoT::ProvisioningTemplate")["JitpTemplate"]["TemplateBody"]["Sub"])
+    thing = body["Resources"]["thing"]
+    assert thing["Properties"]["AttributePayload"] == {registry.ORIGIN: "${AWS::StackName}"}
+    assert thing["OverrideSettings"]["AttributePayload"] == "DO_NOTHING", "a thing that exists would become the stack's"
 
 
 # ---- what an operator is told ---------------------------------------------------------------------------------------
@@ -193,7 +221,8 @@ def test_the_dashboard_has_every_alarm_and_no_widget_on_another() -> None:
 @pytest.mark.parametrize("name", of_type("AWS::DynamoDB::Table"))
 def test_tables_are_encrypted_can_be_restored_and_outlive_the_stack(name: str) -> None:
     table = RESOURCES[name]
-    assert table["Properties"]["SSESpecification"]["SSEEnabled"] is True
+    # DynamoDB always encrypts; only without this is the key one that costs nothing ("DynamoDB encryption at rest").
+    assert "SSESpecification" not in table["Properties"]
     assert table["Properties"]["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
     assert table["DeletionPolicy"] == "RetainExceptOnCreate"
     assert table["UpdateReplacePolicy"] == "Retain"

@@ -88,6 +88,7 @@ def announced(patient: FaultyDevice) -> dict[str, object]:
     return told
 
 
+@pytest.mark.needs_root
 def test_by_default_nobody_else_can_read_anything(patient: FaultyDevice) -> None:
     start(patient)
     for name in ("key.pem", "certificate.pem"):
@@ -95,6 +96,7 @@ def test_by_default_nobody_else_can_read_anything(patient: FaultyDevice) -> None
     assert patient.state.stat().st_mode & 0o7777 == 0o700
 
 
+@pytest.mark.needs_root
 def test_the_group_reads_the_active_identity_and_nothing_else(patient: FaultyDevice) -> None:
     share(patient)
     promoted(patient)  # its identity is on disk, but not active yet
@@ -128,6 +130,7 @@ class Watcher:
             raise OSError(errno.ENOSPC, "no space left")
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize("planted", [False, True])
 def test_a_new_identity_is_open_before_current_points_at_it(
     patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch, *, planted: bool
@@ -141,6 +144,7 @@ def test_a_new_identity_is_open_before_current_points_at_it(
     assert watcher.seen[-1] is not planted
 
 
+@pytest.mark.needs_root
 def test_what_could_not_be_saved_is_not_announced(patient: FaultyDevice) -> None:
     watcher = Watcher(patient)
     daemon = start(patient, watcher)
@@ -162,6 +166,7 @@ def test_a_full_disk_at_the_start_hides_no_identity_from_applications(patient: F
     assert announced(patient)["key"] == str(patient.identity / "key.pem")
 
 
+@pytest.mark.needs_root
 def test_without_the_setting_everything_is_closed_again(patient: FaultyDevice) -> None:
     share(patient)
     start(patient)
@@ -174,6 +179,7 @@ def test_without_the_setting_everything_is_closed_again(patient: FaultyDevice) -
     assert patient.worries().keys() == {"network.tcp", "clock.trust"}
 
 
+@pytest.mark.needs_root
 def test_an_identity_that_is_not_active_any_more_is_closed_at_the_next_start(patient: FaultyDevice) -> None:
     share(patient)
     daemon = start(patient)
@@ -282,6 +288,7 @@ def test_nothing_that_lies_in_the_way_holds_up_the_record(
     assert (patient.state / "current").readlink().name == NEXT
 
 
+@pytest.mark.needs_root
 def test_the_doctor_knows_what_is_shared_on_purpose(patient: FaultyDevice) -> None:
     share(patient)
     found = patient.worries()
@@ -296,6 +303,7 @@ def test_the_doctor_knows_what_is_shared_on_purpose(patient: FaultyDevice) -> No
     assert "there is no group" in patient.worries()["files.group"].message
 
 
+@pytest.mark.needs_root
 def test_a_key_on_a_token_is_named_by_its_uri(patient: FaultyDevice) -> None:
     uri = "pkcs11:token=iot-agent;object=iot-agent-1;type=private?module-path=/usr/lib/module.so"
     (patient.identity / "key.pem").unlink()
@@ -306,6 +314,7 @@ def test_a_key_on_a_token_is_named_by_its_uri(patient: FaultyDevice) -> None:
     assert readable(patient.state / "current" / "certificate.pem", GID)
 
 
+@pytest.mark.needs_root
 def test_modes_are_set_only_where_they_differ(patient: FaultyDevice) -> None:
     path = patient.identity / "key.pem"
     application_access._set(path, 0o640, GID)

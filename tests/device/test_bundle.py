@@ -59,6 +59,7 @@ SPOIL: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize("key", NAMED)
 @pytest.mark.parametrize("how", SPOIL)
 def test_a_device_without_an_identity_needs_each_file(patient: FaultyDevice, key: str, how: str) -> None:
@@ -70,12 +71,14 @@ def test_a_device_without_an_identity_needs_each_file(patient: FaultyDevice, key
     assert complaint in line
 
 
+@pytest.mark.needs_root
 def test_a_ca_that_cannot_be_parsed_is_found(patient: FaultyDevice) -> None:
     (patient.directory / "manufacturer-ca.pem").write_text(GARBAGE)
     (line,) = told(without_identity(patient))
     assert "manufacturer_ca: contains a certificate that cannot be read: " in line
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize("key", NAMED)
 def test_a_device_with_an_identity_of_its_own_is_started_whatever_they_are(patient: FaultyDevice, key: str) -> None:
     (patient.directory / NAMED[key]).write_text("")
@@ -84,6 +87,7 @@ def test_a_device_with_an_identity_of_its_own_is_started_whatever_they_are(patie
     assert bool(asked) == (key in ("endpoint.ca_file", "manufacturer_ca")), "what a person asks for must be fit"
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize(("bug", "value"), [("has_identity", lambda _: False), ("problems", lambda *_, **__: [])])
 def test_a_planted_bug_would_be_noticed(
     patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch, bug: str, value: object
@@ -95,6 +99,7 @@ def test_a_planted_bug_would_be_noticed(
     assert not (served and waits)
 
 
+@pytest.mark.needs_root
 def test_an_identity_counts_also_when_the_record_is_lost(patient: FaultyDevice) -> None:
     (patient.state / "state.json").unlink()
     (patient.directory / "bootstrap.key").unlink()
@@ -108,6 +113,7 @@ def closed(path: Path) -> None:
     path.chmod(path.stat().st_mode & 0o700)
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize("which", ["file", "directory", "directory of a directory"])
 def test_the_command_that_is_told_lets_the_agent_read(patient: FaultyDevice, which: str) -> None:
     deep = patient.directory / "a" / "b"
@@ -154,3 +160,38 @@ def test_no_issuers_and_a_file_that_cannot_be_used_are_not_the_same(patient: Fau
     path.unlink()
     with pytest.raises(Retryable, match="No such file"):
         bundle.issuers(path)
+
+
+def with_token(patient: FaultyDevice, module: Path) -> Path:
+    """Give the PIN's file of a device whose new keys are to be made on a token."""
+    pin = patient.directory / "pin"
+    pin.write_text("1234\n")
+    pin.chmod(0o600)
+    os.chown(pin, *AGENT)
+    configuration = patient.directory / "agent.yaml"
+    keys = f"keys: {{backend: pkcs11, module: {module}, token: iot-agent, pin: {pin}}}\n"
+    configuration.write_text(configuration.read_text() + keys)
+    return pin
+
+
+@pytest.mark.needs_root
+def test_a_person_hears_of_a_token_that_cannot_work(patient: FaultyDevice) -> None:
+    library = next(Path("/usr/lib").glob("*/libc.so.6"))
+    pin = with_token(patient, library)
+    assert told(patient, starting=False) == []
+    pin.chmod(0o644)
+    [problem] = told(patient, starting=False)
+    assert "keys.pin: " in problem
+    assert "mode 0600" in problem
+    assert told(patient) == [], "a device with an identity starts whatever is wrong with its token"
+    pin.chmod(0o600)
+    patient.configure(1)
+    with_token(patient, patient.directory / "gone.so")
+    [problem] = told(patient, starting=False)
+    assert "gone.so: keys.module: No such file or directory; install the PKCS #11 library" in problem
+
+
+@pytest.mark.needs_root
+def test_a_module_that_is_no_library_is_told(patient: FaultyDevice) -> None:
+    with_token(patient, patient.directory / "agent.yaml")
+    assert "keys.module: is not a library" in told(patient, starting=False)[0]

@@ -80,7 +80,7 @@ def test_a_stranger_may_look_but_not_touch(loop: Loop, monkeypatch: pytest.Monke
     assert ask(loop.path, "status")["ok"]
     refused = ask(loop.path, "rotate")
     assert refused["error"] == "not-permitted"
-    assert "you are uid" in refused["message"]
+    assert refused["message"].endswith("run: sudo agentctl rotate")
     assert loop.asked == ["status"]
 
 
@@ -170,6 +170,7 @@ def crowd(hand: Served, count: int) -> list[socket.socket]:
         return [hand.connect() for _ in range(count)]
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize(
     "count", [control_socket.MAX_CLIENTS, 5 * control_socket.MAX_CLIENTS, control_socket.BACKLOG - 1]
 )
@@ -178,6 +179,7 @@ def test_root_is_served_whoever_crowds_the_socket(hand: Served, count: int) -> N
     assert hand.served(hand.connect(REQUEST))
 
 
+@pytest.mark.needs_root
 def test_root_that_is_being_served_is_not_dropped_for_a_crowd(hand: Served) -> None:
     root = hand.connect()
     hand.turn()
@@ -187,6 +189,7 @@ def test_root_that_is_being_served_is_not_dropped_for_a_crowd(hand: Served) -> N
     assert hand.served(root)
 
 
+@pytest.mark.needs_root
 def test_a_stranger_takes_the_place_of_the_one_that_has_been_there_longest(hand: Served) -> None:
     silent = crowd(hand, control_socket.MAX_CLIENTS)
     hand.turn()
@@ -198,6 +201,7 @@ def test_a_stranger_takes_the_place_of_the_one_that_has_been_there_longest(hand:
     assert hand.served(silent[1]), "and no other"
 
 
+@pytest.mark.needs_root
 def test_nobody_is_dropped_for_a_stranger_while_root_has_every_place(hand: Served) -> None:
     roots = [hand.connect() for _ in range(control_socket.MAX_CLIENTS)]
     hand.turn()
@@ -209,6 +213,7 @@ def test_nobody_is_dropped_for_a_stranger_while_root_has_every_place(hand: Serve
     assert hand.served(hand.connect(REQUEST)), "root's own newcomer takes the oldest place"
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize(
     ("place", "name", "bug"),
     [
@@ -227,6 +232,7 @@ def test_a_planted_bug_would_keep_root_out(
     assert not hand.served(root)
 
 
+@pytest.mark.needs_root
 def test_a_client_that_was_dropped_in_the_same_turn_is_not_served_any_more(hand: Served) -> None:
     silent = crowd(hand, control_socket.MAX_CLIENTS)
     hand.turn()

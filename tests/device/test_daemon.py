@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,16 +47,12 @@ def test_a_hanging_worker_is_stopped_at_its_limit_and_the_daemon_answers_meanwhi
     agent.configure("limits: {step: 2s}")
     agent.start(**impatient(agent.directory))
     worker = agent.worker()
-    slowest = 0.0
-    for _ in range(20):
-        asked = time.monotonic()
-        agent.status()
-        slowest = max(slowest, time.monotonic() - asked)
-        time.sleep(0.05)
-    assert slowest < 1.0
+    answers = 0
+    while not gone(worker):
+        answers += agent.status()["daemon"] == "running"
+    assert answers > 1, "it answered only when the worker was gone"
     error = wait_for(lambda: agent.status()["last_error"])
     assert error["code"] == "worker-timeout"
-    assert gone(worker)
 
 
 def test_a_killed_worker_is_reported_and_the_step_tried_again(agent: LonelyAgent) -> None:
@@ -210,6 +205,7 @@ def tiny_disk(agent: LonelyAgent) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(state)], check=True)
 
 
+@pytest.mark.needs_root
 def test_a_full_disk_stops_new_steps_but_not_the_daemon(agent: LonelyAgent, tiny_disk: Path) -> None:
     agent.start()
     with pytest.raises(OSError, match="No space left"):
@@ -223,6 +219,7 @@ def test_a_full_disk_stops_new_steps_but_not_the_daemon(agent: LonelyAgent, tiny
     wait_for(lambda: agent.status()["trouble"] is None)
 
 
+@pytest.mark.needs_root
 def test_it_starts_also_when_the_disk_is_full_and_when_it_is_read_only(agent: LonelyAgent, tiny_disk: Path) -> None:
     agent.start()
     agent.stop()

@@ -12,7 +12,7 @@ import pytest
 from iot_agent.config import agent_yaml
 from iot_agent.doctor import command, findings
 from iot_agent.doctor.findings import Level
-from iot_agent.host import control_socket
+from iot_agent.host import agent_user, control_socket
 from tests.device.faulty_device import FaultyDevice, acting_as
 from tests.device.lonely_agent import LonelyAgent
 from tests.harness import PATIENCE
@@ -35,6 +35,7 @@ def test_agentctl_tells_people_and_programs(patient: FaultyDevice) -> None:
     assert {"check", "level", "message", "remedy"} == set(told["findings"][0])
 
 
+@pytest.mark.needs_root
 def test_who_may_not_read_the_configuration_is_told_to_use_sudo(
     open_place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,10 +46,10 @@ def test_who_may_not_read_the_configuration_is_told_to_use_sudo(
     configuration = open_place / "agent.yaml"
     configuration.chmod(0o600)
     with acting_as(4321, 4321):
-        [finding] = command.diagnose(configuration)
+        finding = next(command.diagnose(configuration, open_place / "socket"))
     assert (finding.level, finding.remedy) == (Level.ERROR, "Run: sudo agentctl doctor")
     configuration.write_text("serial: SN-0001\n")
-    assert {found.remedy for found in command.diagnose(configuration)} != {finding.remedy}
+    assert {found.remedy for found in command.diagnose(configuration, open_place / "socket")} != {finding.remedy}
 
 
 def test_every_problem_of_a_configuration_is_told(patient: FaultyDevice) -> None:
@@ -60,11 +61,12 @@ def test_every_problem_of_a_configuration_is_told(patient: FaultyDevice) -> None
     assert any("agent.yaml:2: colour: unknown key" in message for message in told)
 
 
+@pytest.mark.needs_root
 def test_the_agent_is_who_owns_the_state(patient: FaultyDevice) -> None:
-    assert command._as_the_agent(patient.state) == {}
+    assert agent_user.become(patient.state) == {}
     nobody = pwd.getpwnam("nobody")
     os.chown(patient.state, nobody.pw_uid, nobody.pw_gid)
-    given_up = command._as_the_agent(patient.state)
+    given_up = agent_user.become(patient.state)
     assert (given_up["user"], given_up["group"]) == (nobody.pw_uid, nobody.pw_gid)
     assert 0 not in given_up["extra_groups"]
 
@@ -94,6 +96,27 @@ def test_the_doctor_looks_with_the_daemons_own_environment(agent: LonelyAgent) -
     assert "NOTIFY_SOCKET" not in seen
     agent.stop()
     assert "TPM2_PKCS11_STORE" not in command.environment(socket_path)
+
+
+def test_with_run_alone_it_examines_the_daemon_there(agent: LonelyAgent) -> None:
+    """As after `make demo KEEP=1`: its agent.yaml is not in /etc."""
+    agent.start()
+    done = agent.agentctl("doctor")
+    assert f"ok       configuration          {agent.directory / 'agent.yaml'}: serial SN-0001" in done.stdout
+    assert "ok       daemon                 running" in done.stdout
+
+
+def test_without_agent_yaml_it_says_what_to_copy_and_where(agent: LonelyAgent) -> None:
+    configuration = agent.directory / "agent.yaml"
+    kept = configuration.read_text()
+    configuration.unlink()
+    done = agent.agentctl("doctor", "--config", str(configuration))
+    assert done.returncode == 2
+    assert f"Copy the bundle that was made for this device to {agent.directory}" in done.stdout
+    assert "ERROR    daemon" in done.stdout
+    assert "iot-agent --check" not in done.stdout
+    configuration.write_text(kept)
+    assert "ok       configuration" in agent.agentctl("doctor", "--config", str(configuration)).stdout
 
 
 @pytest.mark.parametrize("line", [b"CKR_GENERAL_ERROR", b"7", b'{"check": "disk"}', b"[" * 5000, b"\xff"])

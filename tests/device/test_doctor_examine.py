@@ -8,10 +8,13 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from iot_agent.config import bundle
+from iot_agent.core.errors import Code
 from iot_agent.core.record import CheckedIn, Event, Failed, Outcome, Record
 from iot_agent.core.settings import Settings
 from iot_agent.doctor import examine, findings
@@ -98,7 +101,13 @@ SPOILT: dict[str, tuple[Callable[[FaultyDevice], object], str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SPOILT)
+def named(table: dict[str, Any]) -> list[ParameterSet]:
+    """Give the names in a table; only root can give a file to another user."""
+    needs_root = [pytest.mark.needs_root]
+    return [pytest.param(name, marks=needs_root if SPOILT[name][0] is wrong_owner else ()) for name in table]
+
+
+@pytest.mark.parametrize("name", named(SPOILT))
 def test_what_is_spoilt_is_found_with_a_remedy(patient: FaultyDevice, name: str) -> None:
     spoil, check, words = SPOILT[name]
     spoil(patient)
@@ -131,7 +140,7 @@ BUGS: dict[str, tuple[object, str, object]] = {
 }
 
 
-@pytest.mark.parametrize("name", BUGS)
+@pytest.mark.parametrize("name", named(BUGS))
 def test_a_planted_bug_would_be_noticed(patient: FaultyDevice, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil, check, words = SPOILT[name]
     monkeypatch.setattr(*BUGS[name])
@@ -168,6 +177,7 @@ def small_disk(patient: FaultyDevice) -> Iterator[Callable[[str], None]]:
     subprocess.run(["umount", "--lazy", str(patient.state)], check=True)
 
 
+@pytest.mark.needs_root
 def test_a_full_disk_is_found(patient: FaultyDevice, small_disk: Callable[[str], None]) -> None:
     small_disk("size=1m")
     assert patient.worries()["disk.space"].level is Level.WARNING
@@ -179,11 +189,13 @@ def test_a_full_disk_is_found(patient: FaultyDevice, small_disk: Callable[[str],
     assert "next reboot deletes" in found["disk.kind"].message, "a state directory in memory is a fault of its own"
 
 
+@pytest.mark.needs_root
 def test_a_disk_without_inodes_is_found(patient: FaultyDevice, small_disk: Callable[[str], None]) -> None:
     small_disk("nr_inodes=24")
     assert "not enough for a rotation" in patient.worries()["disk.inodes"].message
 
 
+@pytest.mark.needs_root
 def test_a_read_only_disk_is_found(patient: FaultyDevice, small_disk: Callable[[str], None]) -> None:
     small_disk("size=16m")
     subprocess.run(["mount", "-o", "remount,ro", str(patient.state)], check=True)
@@ -324,6 +336,7 @@ def test_the_lock_is_free_again_when_its_holder_ends(tmp_path: Path) -> None:
         assert not ours
 
 
+@pytest.mark.needs_root
 def test_what_the_agent_may_not_read_is_found_although_root_could(open_place: Path) -> None:
     patient, nobody = FaultyDevice(open_place), pwd.getpwnam("nobody")
     patient.findings()  # whatever Python still has to load for it, it loads as root
@@ -336,3 +349,33 @@ def test_what_the_agent_may_not_read_is_found_although_root_could(open_place: Pa
         found = patient.worries()
     assert "Permission denied" in found["files.access"].message
     assert "Permission denied" in found[f"keys.{LABEL}"].message
+
+
+# ---- clouds without check-ins ---------------------------------------------------------------------------------------
+
+
+def checked_in(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> Finding:
+    """Give the finding about a check-in that ends like this."""
+    monkeypatch.setattr(cloud, "check_in", lambda *_, **__: outcome)
+    with tls_server(patient.directory, endpoint(patient)) as port:
+        patient.configure(port)
+        return next(finding for finding in patient.findings() if finding.check == "cloud.check-in")
+
+
+def test_a_cloud_that_answers_no_check_in_is_fine_if_it_is_known_as_such(
+    patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence = Failed(Code.NO_REPLY, "no reply", "look", fatal=False)
+    assert checked_in(patient, monkeypatch, silence).level is Level.ERROR
+    patient.change(answers_once=True)
+    assert checked_in(patient, monkeypatch, silence).level is Level.FINE
+    refused = Failed(Code.REFUSED, "refused", "look", fatal=False)
+    assert checked_in(patient, monkeypatch, refused).level is Level.ERROR
+
+
+def test_a_check_in_that_is_off_is_not_tried(patient: FaultyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud, "check_in", lambda *_, **__: pytest.fail("it was tried"))
+    configuration = patient.directory / "agent.yaml"
+    configuration.write_text(configuration.read_text() + "check_in: {every: off}\n")
+    found = next(finding for finding in patient.findings() if finding.check == "cloud.check-in")
+    assert (found.level, found.message) == (Level.SKIPPED, "not tried: check_in.every is off in agent.yaml")

@@ -21,6 +21,7 @@ def lock_held(state: Path) -> Iterator[None]:
         yield
 
 
+@pytest.mark.needs_root
 def test_a_step_waits_for_the_doctor(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as broker:
         agent = LonelyAgent(tmp_path, broker.getsockname()[1])

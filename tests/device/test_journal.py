@@ -268,6 +268,7 @@ def test_a_reader_that_hangs_costs_lines_and_their_number_is_told(reader: Reader
     handler.close()
 
 
+@pytest.mark.needs_root
 def test_a_pipe_of_somebody_else_is_not_waited_for_either() -> None:
     """Who gave up root may not open it anew, and asks for room before each piece."""
     reader = pipe()

@@ -55,6 +55,7 @@ def outcome(worker: Worker) -> Outcome:
     return told
 
 
+@pytest.mark.needs_root
 def test_a_worker_that_cannot_be_launched_leaves_no_descriptor_behind(patient: FaultyDevice) -> None:
     command = [sys.executable, "-c", OUT_OF_DESCRIPTORS, str(patient.directory / "agent.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -195,6 +195,7 @@ class Mosquitto:
         self.process.wait(10)
 
 
+@pytest.mark.needs_root
 def test_mosquittos_bridge_uses_each_identity(stack: Stack, device: Agent, ear: Ear) -> None:
     mosquitto = Mosquitto(stack, device)
     local = mqtt.Client(CallbackAPIVersion.VERSION2)
@@ -231,6 +232,7 @@ def test_mosquittos_bridge_uses_each_identity(stack: Stack, device: Agent, ear: 
     assert "connection-lost" not in device.log()
 
 
+@pytest.mark.needs_root
 def test_without_the_group_mosquitto_cannot_read_the_key(stack: Stack) -> None:
     device = onboard(stack)
     device.stop()

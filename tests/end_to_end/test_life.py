@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -183,9 +182,9 @@ def test_a_new_certificate_that_may_not_publish_is_rolled_back_and_then_recovers
 
 
 def disturb(agent: Agent, dice: random.Random, times: int) -> None:
-    """Kill the worker, or the daemon, at random moments."""
+    """Kill the worker, or the daemon, after some more of what they do."""
     for _ in range(times):
-        time.sleep(dice.random() * 1.5)
+        agent.wait_for_changes(dice.randrange(12))
         if dice.random() < 0.5:
             agent.kill()
             agent.start()

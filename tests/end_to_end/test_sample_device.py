@@ -40,7 +40,7 @@ class SampleStack(Stack):
 
     def setup(self, *arguments: str) -> None:
         """Deploy: the one command that it is used for."""
-        super().setup(*arguments, "--topic-prefix", "/cert-rotation", "--lifetime", "3650d")
+        super().setup(*arguments, "--topic-prefix", "/cert-rotation", "--lifetime", "3650d", "--sample-devices", "yes")
 
     def new_sample_device(self) -> SampleDevice:
         """Make a device at the sample's vendor, and allow it as the stack's output says: by an item in the table."""

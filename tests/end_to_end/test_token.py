@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,9 +108,9 @@ def test_the_vendor_key_may_be_on_the_token_too_and_stays_there(stack: Stack, ag
 @pytest.mark.parametrize("token", ["softhsm"], indirect=True)
 def test_killed_again_and_again_it_still_arrives(stack: Stack, agent: Agent, token: LocalToken) -> None:
     configure(agent, token.yaml())
-    for pause in (0.9, 1.7, 2.6, 1.3):
+    for changes in (1, 4, 9, 6):
         agent.start(**token.environment)
-        time.sleep(pause)
+        agent.wait_for_changes(changes)
         agent.kill()
     agent.start(**token.environment)
     wait_for(lambda: agent.settled(1), LONG)

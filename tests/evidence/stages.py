@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build/evidence"
+MINUTES = 30  # of the longest stage, however slow the machine
 STARTS = ("restored", "unknown", "in-service", "known")
 
 
@@ -55,7 +56,7 @@ def stages(sizes: Sizes, seed: int, tests: Sequence[str]) -> list[Stage]:
     pytest = ("-m", "pytest", "-q", "-n", "1", "--dist", "loadfile", f"--junitxml={junit}")
     return [
         module("mutation"),
-        module("powercut", "--images", sizes.images, "--seed", seed, "--plants"),
+        module("powercut", "--images", sizes.images, "--minutes", MINUTES, "--seed", seed, "--plants"),
         Stage("catalogue", (sys.executable, *pytest, *(f"tests/{test}" for test in tests)), junit),
         *(
             module(f"explorer {start}", "--starts", start, *explored) for start in STARTS

@@ -90,3 +90,8 @@ def test_the_last_run_that_is_kept_broke_no_promise_and_found_every_planted_bug(
     assert last.explorer["violations"] == last.powercut["violations"] == 0
     assert last.explorer["plants_found"] == last.explorer["plants"] > 0
     assert last.powercut["plants_found"] == last.powercut["plants"] > 0
+
+
+def test_readme_says_on_its_first_screen_what_the_last_run_explored() -> None:
+    first_screen = " ".join((stages.ROOT / "README.md").read_text().splitlines()[:30])
+    assert page.in_three_lines(summary.runs()[-1]) in first_screen

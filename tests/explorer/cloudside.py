@@ -160,7 +160,7 @@ class Registry:
             raise RuntimeError("DeleteConflictException: it is in service, or attached")
         self.world.list(certificate_id, None)
 
-    def delete_thing(self, _thing: str, arn: str) -> None:
+    def delete_thing(self, _thing: str, arn: str, _stack: str) -> None:
         self.tape.call("deletes the thing", lambda: self._delete_thing(arn.removeprefix("arn:")))
 
     def _delete_thing(self, certificate_id: str) -> None:

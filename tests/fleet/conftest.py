@@ -92,7 +92,7 @@ def fleet(bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         resource=lambda service, **_: made_once("resource", service),
     )
     here = aws_session.Cloud(cast("boto3.Session", clients), "123456789012", None)
-    monkeypatch.setattr(aws_session, "connect", lambda _region, _local: here)
+    monkeypatch.setattr(aws_session, "connect", lambda *_where: here)
     monkeypatch.setattr(stack.Stack, "outputs", lambda _self: OUTPUTS)
     monkeypatch.setattr(factory, "time", SimpleNamespace(time_ns=lambda: bench.now * 1_000_000))
     return Fleet(bench, capsys)

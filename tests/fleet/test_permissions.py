@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloud.setup import preflight
+from cloud.setup import permissions
 from tests.cloud.lambda_bench import before_each_call
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ def told() -> dict[str, set[str]]:
     """Return the actions that the document names, by its row's commands."""
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*(?:dynamodb|iot):.*) \|$", DOCUMENT.read_text(), re.MULTILINE)
     found = {names.replace("`", ""): set(re.findall(r"(?:dynamodb|iot):\w+", cells)) for names, cells in rows}
-    found["revoke"] |= {action for action in found["allow, readmit"] if action.startswith("iot:")}
-    found["remove"] |= found["revoke"]
+    for row, other in (("revoke", "allow, readmit"), ("remove", "revoke")):
+        found[row] |= {action for action in found[other] if action.startswith("iot:")}
     return found
 
 
@@ -59,7 +59,7 @@ def test_a_commands_permissions_are_those_of_its_calls(
 def test_setup_asks_beforehand_for_what_allowing_a_device_out_of_quarantine_calls() -> None:
     """What stands in the way of its certificate is removed too, as for `revoke`."""
     called = {action for row in ("allow, readmit", "revoke") for action in told()[row] if action.startswith("iot:")}
-    asked = {action for action in preflight.CALLS["device"] if action.startswith("iot:")}
+    asked = {action for action in permissions.CALLS["device"] if action.startswith("iot:")}
     assert asked == called | {"iot:DescribeEndpoint"}
 
 

@@ -294,7 +294,7 @@ def deletes_the_record_first(patch: Patch) -> None:
         world.devices.delete(device, now, Entry("removed", ""))
         for one in lifecycle.left_of(device):
             steps._retire(world, one, delete=True)
-        world.registry.delete_thing(serial, "")
+        world.registry.delete_thing(serial, "", world.stack)
 
     patch.setattr(steps, "remove", remove_badly)
 

@@ -23,7 +23,7 @@ RECORD = Record("SN-0001")
 def examine(bench: Bench, *labels: str) -> Keys:
     assert bench.token is not None
     keys = TokenKeys(bench.state, bench.token, LIMIT)
-    return inspect(TokenInspector(bench.keys, "the token", keys.look), list(labels), RECORD)
+    return inspect(TokenInspector(bench.keys, "the token", keys.look), list(labels), RECORD, lock_held=True)
 
 
 def test_a_key_on_the_token_is_found(on_token: Bench) -> None:
@@ -38,7 +38,7 @@ def test_a_token_that_is_not_there_is_told(on_token: Bench) -> None:
     assert on_token.token is not None
     gone = type(on_token.token)(on_token.token.module, "gone", on_token.token.pin_source)
     keys = TokenKeys(on_token.state, gone, LIMIT)
-    [finding] = judge(inspect(TokenInspector(keys, "the token", keys.look), [FIRST], RECORD))
+    [finding] = judge(inspect(TokenInspector(keys, "the token", keys.look), [FIRST], RECORD, lock_held=True))
     assert (finding.check, finding.level) == ("keys.store", Level.ERROR)
 
 

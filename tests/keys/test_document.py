@@ -65,6 +65,12 @@ def test_systemd_takes_the_unit_with_what_the_document_adds(tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_packages_drop_in_is_the_documents() -> None:
+    (addition,) = blocks("ini")
+    shipped = (ROOT / "packaging/iot-agent.service.d/tpm.conf").read_text().splitlines()
+    assert [line for line in shipped if not line.startswith("#")] == addition.splitlines()
+
+
 def test_every_code_that_a_token_may_end_in_is_explained() -> None:
     table = set(re.findall(r"^\| `([a-z-]+)` \|", DOCUMENT, re.MULTILINE))
     assert table == {code for code in REMEDIES if code.startswith(("token", "pin", "key-store"))}

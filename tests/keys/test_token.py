@@ -234,6 +234,7 @@ def test_a_credential_of_the_unit_serves_as_pin(on_token: Bench, monkeypatch: py
     assert keys.labels() == set()
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize("on_token", ["softhsm"], indirect=True)
 @pytest.mark.parametrize(
     ("spoil", "said"),
@@ -471,6 +472,7 @@ def pending(bench: Bench, label: str) -> Any:  # noqa: ANN401 - a record, of whi
     return replace(bench.in_force(FIRST), pending=Pending(label, "request"))
 
 
+@pytest.mark.needs_root
 def test_a_full_token_is_said_to_be_full_and_the_key_in_force_is_safe(on_token: Bench, small_disk: Path) -> None:
     on_token.make(FIRST)
     assert on_token.local is not None

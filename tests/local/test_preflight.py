@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloud.setup import preflight
+from cloud.setup import permissions
+from tests.cloud.template import RESOURCES
 from tests.local.local_stack import eventually
 from tests.local.recorder import __file__ as recorder
 from tests.local.test_setup import inventory
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
     from tests.local.local_stack import Stage
 
 UNCHARGED = {"sts:GetCallerIdentity", "iam:GetRole", "iam:SimulatePrincipalPolicy"}  # the check's own
+ADOPTS = {"CreateChangeSet", "DeleteStack", "ExecuteChangeSet"}
 ELSEWHERE = {
     # The endpoint is asked for on AWS only. The rest is for a serial out of quarantine: what iot-fleet's `allow` calls
     # (tests/fleet/test_permissions.py).
-    "device": {action for action in preflight.CALLS["device"] if action.startswith("iot:")},
-    "destroy": {"iot:DeleteCACertificate"},  # only when CloudFormation has left a CA behind
+    "device": {action for action in permissions.CALLS["device"] if action.startswith("iot:")},
+    # Only when CloudFormation has left a CA behind (test_destroy).
+    "destroy": {"iot:DeleteCACertificate", "iot:DescribeCACertificate"},
+    # The adoption of tables (test_kept_tables).
+    "deploy": {"dynamodb:DescribeTable", *(f"cloudformation:{name}" for name in ADOPTS)},
 }
 NOT_CALLS = {"kms:TagResource"}  # part of CreateKey with tags
 
@@ -51,22 +56,24 @@ def test_the_list_is_what_setup_calls(stage: Stage, tmp_path: Path, key: str, ca
     for words in (
         ["deploy", "--ca-key", key],
         ["deploy", "--topic-prefix", "another"],
+        ["deploy", "--dry-run", "--lifetime", "1h"],
         device,
         ["destroy", "--yes", "--delete-vendor-key"],
+        ["destroy", "--yes"],  # and now that nothing is there
     ):
         log = tmp_path / words[0]
         command = [sys.executable, recorder, str(log), *words, *which]
-        if words[0] == "destroy":
+        if "--delete-vendor-key" in words:
             connect_once(stage, which[1], tmp_path / "SN-R")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         calls.setdefault(words[0], set()).update(actions(log.read_text()))
     for command_, called in calls.items():
-        listed = preflight.CALLS[command_]
+        listed = permissions.CALLS[command_]
         assert called - UNCHARGED <= listed, "called, but not in the list"
     if len(calls) == 3 and key == "kms":
         for command_, called in calls.items():
-            unused = preflight.CALLS[command_] - called - ELSEWHERE.get(command_, set()) - NOT_CALLS
+            unused = permissions.CALLS[command_] - called - ELSEWHERE.get(command_, set()) - NOT_CALLS
             assert not unused, f"in the list of {command_}, but never called"
 
 
@@ -87,7 +94,7 @@ def connect_once(stage: Stage, stack: str, bundle: Path) -> None:
 
     identity = bundle / "bootstrap/certificate.pem", bundle / "bootstrap/key.pem"
     for _ in range(50):
-        if stage.connect(*identity, "SN-R") == 0:
+        if stage.connect(*identity, "SN-R-agent") == 0:
             assert eventually(recorded), "the Lambda has not heard of it"
             return
     raise AssertionError("the device was not let in")
@@ -133,5 +140,8 @@ def test_missing_permissions_are_named_and_nothing_is_made(
 
 def test_a_dry_run_makes_nothing(stage: Stage) -> None:
     before = inventory(stage)
-    assert "would deploy never to the local cloud" in stage.setup("deploy", "--dry-run", "--stack", "never")
+    said = stage.setup("deploy", "--dry-run", "--stack", "never")
+    assert "would deploy never to the local cloud" in said
+    listed = {(words[1], words[2]) for line in said.splitlines() if (words := line.split())[0] == "Add"}
+    assert listed == {(body["Type"], name) for name, body in RESOURCES.items()}
     assert inventory(stage) == before

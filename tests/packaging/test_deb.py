@@ -68,10 +68,22 @@ def test_everything_that_belongs_to_it_is_in_it(unpacked: Path) -> None:
         "usr/share/bash-completion/completions/agentctl", "usr/share/zsh/vendor-completions/_agentctl",
         "usr/share/fish/vendor_completions.d/agentctl.fish", "usr/share/doc/iot-agent/changelog.gz",
         "usr/share/doc/iot-agent/sbom.cdx.json", "usr/share/doc/iot-agent/examples/iot-agent.service.d/tpm.conf",
-        "usr/share/doc/iot-agent/examples/monitoring/iot-agent.rules.yml",
+        "usr/share/doc/iot-agent/examples/monitoring/iot-agent.rules.yml", "usr/share/doc/iot-agent/README.md",
+        "usr/share/doc/iot-agent/examples/applications/app_paho.py",
     ):  # fmt: skip
         assert (unpacked / path).is_file(), path
     assert (unpacked / "DEBIAN/conffiles").read_text() == "/etc/iot-agent/agent.yaml\n"
+
+
+def test_the_documents_that_its_texts_name_are_in_it(unpacked: Path) -> None:
+    """Man pages, help, messages and agent.yaml name docs/…, and say that it is below /usr/share/doc/iot-agent."""
+    there = unpacked / "usr/share/doc/iot-agent"
+    texts = [unpacked / "etc/iot-agent/agent.yaml", *there.rglob("*.conf"), *site(unpacked).glob("iot_agent/**/*.py")]
+    pages = [page(unpacked, name) for name in ("man8/iot-agent.8", "man1/agentctl.1", "man5/agent.yaml.5")]
+    named = {name for text in [*map(Path.read_text, texts), *pages] for name in re.findall(r"docs/[\w-]+\.md", text)}
+    assert {"docs/tokens.md", "docs/status.md", "docs/doctor.md", "docs/applications.md"} <= named
+    assert [name for name in named if not (there / name).is_file()] == []
+    assert all("/usr/share/doc/iot-agent" in text for text in pages)
 
 
 def test_its_version_is_the_agent_s(package: Path) -> None:

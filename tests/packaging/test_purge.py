@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.needs_root
+
 SCRIPT = Path(__file__).parents[2] / "packaging/debian/iot-agent.postrm"
 PREPARE = """
 mount -t tmpfs tmpfs /var/lib

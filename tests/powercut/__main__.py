@@ -1,17 +1,17 @@
 """Cuts the power of a device's disk: `python -m tests.powercut`, or `replay` to judge one disk again.
 
-    python -m tests.powercut --images 2000                      disks to judge, on every file system of this kernel
+    python -m tests.powercut --images 2000                      disks to judge, on every file system of this machine
     python -m tests.powercut --images 60000 --seed 7 --plants   and look for each planted bug
     python -m tests.powercut replay build/powercut/violation-1  what the lab kept of a violation
 
-It needs root: it mounts file systems, in a mount namespace of its own. Exit status: 0 every disk is recovered (and
-every planted bug is found), 1 one is not, 2 wrong arguments.
+It needs root, /dev/fuse and loop devices: it mounts file systems, in a mount namespace of its own. Exit status: 0 every
+disk is recovered (and every planted bug is found), 1 one is not, 2 wrong arguments, or this machine cannot cut ext4.
 """
 # ruff: noqa: T201 - a command line program prints
 
 import argparse
 import json
-import os
+import math
 import pickle
 import sys
 import time
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.powercut import lab, measure
 from tests.powercut.case import Case
-from tests.powercut.filesystems import FileSystem, of_this_kernel
+from tests.powercut.filesystems import ALL, FileSystem, nothing_can_be_cut, of_this_machine, why_not
 from tests.powercut.plants import PLANTS
 
 ROOT = Path(__file__).parents[2]
@@ -43,25 +43,30 @@ class Summary:
     flushes_per_renewal: dict[str, int] = field(default_factory=dict)
     bytes_per_renewal: dict[str, int] = field(default_factory=dict)
     file_systems: list[str] = field(default_factory=list)
+    not_here: list[str] = field(default_factory=list)
 
 
 def main() -> int:
     """Run the command line."""
     options = _options()
-    if os.geteuid() != 0:
-        print("powercut: only root may mount file systems; run it as root or with sudo", file=sys.stderr)
+    lacking = nothing_can_be_cut()
+    if lacking is not None:
+        print(f"powercut: {lacking}", file=sys.stderr)
         return 2
-    systems = of_this_kernel()
-    summary = Summary(file_systems=[system.name for system in systems])
+    systems = of_this_machine()
+    absent = [reason for system in ALL if (reason := why_not(system)) is not None]
+    summary = Summary(file_systems=[system.name for system in systems], not_here=absent)
+    for reason in absent:
+        print(f"not cut: {reason}", flush=True)
     with lab.workers(options.processes) as pool:
         if options.command == "replay":
             return _replay(pool, options.file)
-        _cut(pool, systems, options.images, options.seed, summary)
-        if options.plants:
-            _plants(pool, systems, options.seed, summary)
         for system in systems:
             costs = pool.submit(measure.renewal, system).result()
             summary.flushes_per_renewal[system.name], summary.bytes_per_renewal[system.name] = costs
+        if options.plants:
+            _plants(pool, options.seed, summary)
+        _cut(pool, systems, options, summary)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(vars(summary), indent=1) + "\n")
@@ -72,9 +77,10 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.powercut", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=2000, help="distinct disks to judge (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, however few are judged")
     parser.add_argument("--seed", type=int, default=1, help="of the lives and of the cuts (default: %(default)s)")
     parser.add_argument("--plants", action="store_true", help="look for the planted bugs, too")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="default: one for each processor")
+    parser.add_argument("--processes", type=int, default=lab.PROCESSES, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     commands = parser.add_subparsers(dest="command")
     again = commands.add_parser("replay", help="judge the disk of a violation again")
@@ -82,9 +88,10 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _cut(pool: Executor, systems: Sequence[FileSystem], images: int, seed: int, summary: Summary) -> None:
-    told_at, distinct = time.monotonic(), set[int]()
-    for result in lab.cut_lives(pool, systems, images, seed):
+def _cut(pool: Executor, systems: Sequence[FileSystem], options: argparse.Namespace, summary: Summary) -> None:
+    images, told_at, distinct = options.images, time.monotonic(), set[int]()
+    end = told_at + options.minutes * 60
+    for result in lab.cut_lives(pool, systems, images, options.seed):
         summary.images += len(result.digests)
         distinct.update(result.digests)
         summary.distinct = len(distinct)
@@ -94,6 +101,9 @@ def _cut(pool: Executor, systems: Sequence[FileSystem], images: int, seed: int, 
         if time.monotonic() - told_at > EVERY:
             told_at = time.monotonic()
             print(f"{summary.distinct} of {images} disks, last: {result.name} …", flush=True)
+        if told_at > end:
+            print(f"stopped after {options.minutes:g} minutes", flush=True)
+            break
     print(f"{summary.distinct} distinct disks on {', '.join(summary.file_systems)}", flush=True)
 
 
@@ -106,8 +116,8 @@ def _keep(case: Case | None, number: int) -> str:
     return f"judge it again: python -m tests.powercut replay {file.relative_to(ROOT)}"
 
 
-def _plants(pool: Executor, systems: Sequence[FileSystem], seed: int, summary: Summary) -> None:
-    running = {pool.submit(lab.look_for, plant.__name__, systems, seed): plant.__name__ for plant in PLANTS}
+def _plants(pool: Executor, seed: int, summary: Summary) -> None:
+    running = {pool.submit(lab.look_for, plant, seed): plant.name for plant in PLANTS}
     for future in as_completed(running):
         name = running[future]
         images, result = future.result()

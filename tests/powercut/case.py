@@ -14,8 +14,10 @@ from tests.powercut.disk import mounted_image
 from tests.powercut.filesystems import FileSystem
 from tests.powercut.images import Image
 from tests.powercut.judge import judge
-from tests.powercut.moments import Ledger, Moment
+from tests.powercut.life import empty
+from tests.powercut.moments import Ledger
 from tests.powercut.plants import PLANTS
+from tests.powercut.renames import lose
 from tests.powercut.words import held
 from tests.simulator import cloud
 from tests.simulator.authority import Authority
@@ -51,17 +53,18 @@ class Case:
         with planted(self.plant):
             with mock.patch.object(cloud, "Authority", lambda name, _now: kept[name]):
                 device = SimulatedDevice(born)
-            return examine(device, self.ledger, self.cut.moment, self.system, self.image)
+            return examine(device, self.ledger, self.cut, self.system, self.image)
 
 
-def examine(
-    device: SimulatedDevice, ledger: Ledger, moment: Moment, system: FileSystem, image: Image
-) -> Problem | None:
+def examine(device: SimulatedDevice, ledger: Ledger, cut: Cut, system: FileSystem, image: Image) -> Problem | None:
     """Say what is wrong with a device that comes up on this image, if anything; the working directory is used."""
     try:
         with mounted_image(Path.cwd(), system, image) as root:
+            if cut.forgetful:
+                empty(root)  # to undo takes room
+                lose(root, cut.moment.unsynced)
             try:
-                judge(device, ledger, moment, root)
+                judge(device, ledger, cut.moment, root)
             except Exception as error:  # noqa: BLE001 - whatever a boot raises is what was looked for
                 return Problem(_said(error), held(root))
     except OSError as error:
@@ -78,6 +81,6 @@ def planted(name: str) -> Iterator[None]:
     """Have a planted bug at work, none if its name is ""; the metrics that the Lambda prints are not shown."""
     with contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
         for plant in PLANTS:
-            if plant.__name__ == name:
-                plant(patch)
+            if plant.name == name:
+                plant.break_it(patch)
         yield

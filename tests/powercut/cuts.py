@@ -1,21 +1,27 @@
 """Where the power goes, and what the disk has kept then: a plan for one life, and its images one after the other."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from tests.powercut.images import Image, Way, kept
 from tests.powercut.log import Entry
 from tests.powercut.moments import Moment
 
+FORGETFUL = 0.5  # of the cuts where a rename may be lost
+
 
 @dataclass(frozen=True)
 class Cut:
-    """The power goes after `entries` entries of the log, at a moment; the disk keeps a part of the rest, in a `way`."""
+    """The power goes after `entries` entries of the log, at a moment; the disk keeps a part of the rest, in a `way`.
+
+    `forgetful`: the renames whose directories were not synced are lost, too.
+    """
 
     entries: int
     moment: Moment
     way: Way
+    forgetful: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ def plan(entries: Sequence[Entry], moments: Sequence[Moment], chance: Random) ->
         while following < len(entries) and entries[following].end <= moment.position:
             following += 1
         cuts += _in_moment(entries, moments, number, following, chance)
-    return cuts
+    return [replace(cut, forgetful=bool(cut.moment.unsynced) and chance.random() < FORGETFUL) for cut in cuts]
 
 
 def _in_moment(
@@ -69,8 +75,9 @@ def images(
         lengths = kept(pending, cut.way, chance, atom)
         for entry, length in zip(pending, lengths, strict=True):
             image.write(entry.offset, (entry.content or b"")[:length])
-        if (image.digest, cut.moment.told) not in seen:
-            seen.add((image.digest, cut.moment.told))
+        held = image.digest, cut.moment.told, cut.moment.unsynced if cut.forgetful else ()
+        if held not in seen:
+            seen.add(held)
             writes = ((entry.offset, len(entry.content or b"")) for entry in pending)
             yield (
                 cut,

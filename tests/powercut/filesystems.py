@@ -41,11 +41,25 @@ ALL = (
 )
 
 
-def of_this_kernel() -> tuple[FileSystem, ...]:
-    """Give those that this kernel can mount; raises `FileNotFoundError` if the program that makes one is missing."""
-    known = Path("/proc/filesystems").read_text().split()
-    here = tuple(system for system in ALL if system.kind in known)
-    for system in here:
-        if shutil.which(system.maker[0]) is None:
-            raise FileNotFoundError(f"{system.maker[0]} is missing: run make packages")
-    return here
+def why_not(system: FileSystem) -> str | None:
+    """Say in a line why this file system cannot be cut here; None if it can."""
+    if system.kind not in Path("/proc/filesystems").read_text().split():
+        return f"{system.name}: this kernel has no {system.kind}"
+    if shutil.which(system.maker[0]) is None:
+        return f"{system.name}: {system.maker[0]} is missing: run make packages"
+    return None
+
+
+def nothing_can_be_cut() -> str | None:
+    """Say in a line what this machine or this user lacks to cut even ext4, which every machine is to have; or None."""
+    if os.geteuid() != 0:
+        return "only root may mount file systems; run it as root or with sudo"
+    for device, module in (("/dev/fuse", "fuse"), ("/dev/loop-control", "loop")):
+        if not Path(device).exists():
+            return f"{device} is missing: modprobe {module}"
+    return next(filter(None, (why_not(system) for system in ALL if system.kind == "ext4")), None)
+
+
+def of_this_machine() -> tuple[FileSystem, ...]:
+    """Give those that can be made and mounted here."""
+    return tuple(system for system in ALL if why_not(system) is None)

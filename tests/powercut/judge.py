@@ -86,8 +86,10 @@ def check_record(device: SimulatedDevice, allowed: list[Record]) -> None:
     found = RecordStore(device.disk, IdentityDirectories(device.disk), SERIAL).load()
     assert found in allowed, f"a save that had returned is lost; found is {found}"
     whole = device.complete_identities()
+    found_whole = {identity.label for identity in IdentityDirectories(device.disk).complete()}
     for label, certificate_id in promised(found):
         assert certificate_id in whole, f"{label} is in the record, and not whole on the disk"
+        assert label in found_whole, f"{label} is in the record, and production code does not find it whole"
         check_key(device, label)
     if found.pending is not None and found.pending.generated:
         check_key(device, found.pending.label)

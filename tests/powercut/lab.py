@@ -18,13 +18,15 @@ from tests.powercut import kernel
 from tests.powercut.case import Case, Problem, examine, planted
 from tests.powercut.cuts import Cut, images, plan
 from tests.powercut.disk import logged_disk
-from tests.powercut.filesystems import FileSystem
+from tests.powercut.filesystems import ALL, FileSystem
 from tests.powercut.life import KINDS, Life, begun
 from tests.powercut.log import Entry, read_log
+from tests.powercut.plants import Plant
 from tests.powercut.words import known_in_words, left_in_words, saved_in_words
 
 SHARE = 900  # images of one life: room for every flush of the longest, and for others
-FOR_A_PLANT = 250  # images of each kind of life
+LIVES_FOR_A_PLANT, FOR_A_PLANT = 3, 300  # lives, and images of each; as a rule the first life shows it
+PROCESSES = 3 * (os.cpu_count() or 1)  # a process waits for its disk most of the time
 MOST_TOLD = 5  # violations of one life: more of them tell nothing new
 NO_PLANT = ""
 
@@ -68,7 +70,7 @@ def carry_out(order: Order, kind: Callable[[Life], None], system: FileSystem) ->
         cuts = chosen(plan(entries, life.moments, chance), entries, order.most, chance)
         for cut, left, image in images(disk.base, entries, cuts, chance, system.atom):
             result.digests.append(image.digest)
-            problem = examine(life.device, life.ledger, cut.moment, system, image)
+            problem = examine(life.device, life.ledger, cut, system, image)
             if problem is not None:
                 authorities = life.device.cloud.vendor, life.device.cloud.manufacturer
                 case = Case(kind.__name__, system, order.plant, cut, left, image, life.ledger, authorities)
@@ -83,7 +85,7 @@ def in_words(case: Case, problem: Problem) -> str:
     moment = case.cut.moment
     return "\n".join((
         f"{case.system.name}, life `{case.life}`: {problem.why}",
-        f"  the power went {left_in_words(case.left, case.cut.way)}",
+        f"  the power went {left_in_words(case.left, case.cut)}",
         f"  the device was about to: {moment.effect}",
         f"  the cloud had been told: {known_in_words(moment)}",
         f"  the record saved last: {saved_in_words(case.ledger, moment)}",
@@ -109,7 +111,10 @@ def workers(count: int) -> Iterator[ProcessPoolExecutor]:
         tempfile.TemporaryDirectory(prefix="powercut-") as place,
         ProcessPoolExecutor(count, spawn, _settle, (place,)) as pool,
     ):
-        yield pool
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # lives that are no longer wanted
 
 
 def _settle(place: str) -> None:
@@ -135,11 +140,13 @@ def cut_lives(pool: Executor, systems: Sequence[FileSystem], most: int, seed: in
             yield result
 
 
-def look_for(plant: str, systems: Sequence[FileSystem], seed: int) -> tuple[int, Result]:
-    """Look for a planted bug in one kind of life after another; gives the images that it took, and the last life."""
+def look_for(plant: Plant, seed: int) -> tuple[int, Result]:
+    """Look for a planted bug in lives of its kind; gives the images that it took, and the last life."""
+    (kind,) = (kind for kind in KINDS if kind.__name__ == plant.life)
+    (system,) = (system for system in ALL if system.name == plant.system)
     images = 0
-    for number, (kind, system) in enumerate(kinds_of_lives(systems)):
-        result = carry_out(Order(number, seed, FOR_A_PLANT, plant), kind, system)
+    for number in range(LIVES_FOR_A_PLANT):
+        result = carry_out(Order(number, seed, FOR_A_PLANT, plant.name), kind, system)
         images += len(result.digests)
         if result.violations:
             break

@@ -20,10 +20,12 @@ from iot_agent.core.record import Record
 from tests.powercut import kernel
 from tests.powercut.disk import LoggedDisk
 from tests.powercut.moments import Ledger, Moment, told
+from tests.powercut.renames import Renames
 from tests.simulator.device import SERIAL, NoProgress, SimulatedDevice
 from tests.simulator.fuse import DISK_CALLS, Crash, Fuse
 
 NOISE = 0.1  # another file is synced before one effect in ten
+BEFORE_A_LINK = 9  # times as often before a link is made, because few are
 KILLED, FAILED = 0.04, 0.04  # of the effects, in lives with such faults
 KILLED_BEFORE_A_SYNC = 0.5
 RESTARTS = 400
@@ -98,6 +100,7 @@ class Life:
     disk: LoggedDisk
     device: SimulatedDevice
     chance: Random
+    renames: Renames
     ledger: Ledger = field(default_factory=Ledger)
     moments: list[Moment] = field(default_factory=list)
     noise: float = NOISE
@@ -106,7 +109,7 @@ class Life:
         """Write the moment down; then, sometimes, make noise."""
         assert isinstance(self.device.fuse, Interrupted)
         self.note(self.device.fuse.next)
-        if self.chance.random() < self.noise:
+        if self.chance.random() < self.noise * (BEFORE_A_LINK if self.device.fuse.next == "symlink" else 1):
             with suppress(OSError), (self.disk.root / "noise").open("wb") as file:
                 file.write(self.chance.randbytes(self.chance.randrange(1, 6000)))
                 file.flush()
@@ -114,8 +117,9 @@ class Life:
 
     def note(self, effect: str) -> None:
         """Write down what is true now."""
-        position, ledger = self.disk.position(), self.ledger
-        self.moments.append(Moment(position, effect, told(self.device), len(ledger.begun), ledger.saved))
+        ledger, unsynced = self.ledger, self.renames.unsynced
+        moment = Moment(self.disk.position(), effect, told(self.device), len(ledger.begun), ledger.saved, unsynced)
+        self.moments.append(moment)
 
     def live(self, rotations: int, turns: int = 300) -> None:
         """Live on until so many rotations are done, restarting whatever ends the process."""
@@ -144,9 +148,9 @@ def begun(disk: LoggedDisk, chance: Random, noise: float = NOISE) -> Iterator[Li
     (state / "state.json").unlink()
     device.vendor_key.chmod(0o600)
     kernel.sync(disk.root)
-    life = Life(disk, device, chance, Ledger([Record(SERIAL)], saved=0), noise=noise)
+    life = Life(disk, device, chance, Renames(disk.root), Ledger([Record(SERIAL)], saved=0), noise=noise)
     life.fuse(Interrupted())
-    with life.ledger.kept():
+    with life.ledger.kept(), life.renames.watched():
         yield life
         life.note("the end")
 

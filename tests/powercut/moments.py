@@ -9,6 +9,7 @@ from unittest import mock
 from cloud.rotation.record import Device
 from iot_agent.core.record import Record
 from iot_agent.storage.record_store import RecordStore
+from tests.powercut.renames import Rename
 from tests.simulator.cloud import Listed
 from tests.simulator.device import SERIAL, SimulatedDevice
 
@@ -18,7 +19,7 @@ class Moment:
     """The instant before an effect, at a position in the disk's log.
 
     `told` is the cloud's registry and table and the time; `saves` how many saves of the record had been begun, `saved`
-    the last of them that had returned.
+    the last of them that had returned; `unsynced` the renames whose directories had not been synced since.
     """
 
     position: int
@@ -26,6 +27,7 @@ class Moment:
     told: bytes
     saves: int
     saved: int
+    unsynced: tuple[Rename, ...] = ()
 
 
 @dataclass

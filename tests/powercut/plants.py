@@ -1,14 +1,11 @@
-"""Bugs of storage to be found: each breaks one thing that a durable write, or its place in a step, must do.
-
-One that is not here is a boot without its sync: the boot writes the record anew and reads the identities from the
-disk, so that alone it breaks nothing. The sync is there for a second fault, a record that is lost after it.
-"""
+"""Bugs of storage to be found: each breaks one thing that a durable write, or its place in a step, must do."""
 
 from __future__ import annotations
 
 import os
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -105,6 +102,10 @@ def current_is_removed_and_made_again(patch: Patch) -> None:
     patch.setattr(atomic, "point", point)
 
 
+def nothing_synced_at_boot(patch: Patch) -> None:
+    patch.setattr(atomic, "sync_tree", lambda _path: None)
+
+
 # ---- one file --------------------------------------------------------------------------------------------------------
 
 
@@ -174,17 +175,32 @@ def removed_before_it_is_recorded(patch: Patch) -> None:
     patch.setitem(steps.STEPS, Kind.PROVE, prove)
 
 
-PLANTS: tuple[Callable[[Patch], None], ...] = (
-    no_sync_of_the_file,
-    no_sync_of_the_directory,
-    written_in_place,
-    renamed_before_it_is_synced,
-    readable_by_all_at_first,
-    a_new_temporary_each_time,
-    current_is_removed_and_made_again,
-    key_not_synced,
-    certificate_not_synced,
-    record_without_the_one_before,
-    record_before_the_certificate,
-    removed_before_it_is_recorded,
+@dataclass(frozen=True)
+class Plant:
+    """A planted bug, and where it is found soonest: the kind of life, and the file system, by their names."""
+
+    break_it: Callable[[Patch], None]
+    life: str
+    system: str
+
+    @property
+    def name(self) -> str:
+        """What the bug is called."""
+        return self.break_it.__name__
+
+
+PLANTS = (
+    Plant(no_sync_of_the_file, "undisturbed", "ext4"),
+    Plant(no_sync_of_the_directory, "undisturbed", "ext4"),
+    Plant(written_in_place, "undisturbed", "ext4"),
+    Plant(renamed_before_it_is_synced, "undisturbed", "ext4"),
+    Plant(readable_by_all_at_first, "undisturbed", "ext4"),
+    Plant(a_new_temporary_each_time, "undisturbed", "ext4"),
+    Plant(current_is_removed_and_made_again, "undisturbed", "ext4"),
+    Plant(nothing_synced_at_boot, "killed_before_a_sync", "ext4"),
+    Plant(key_not_synced, "undisturbed", "ext4"),
+    Plant(certificate_not_synced, "undisturbed", "ext4"),
+    Plant(record_without_the_one_before, "undisturbed", "ext4"),
+    Plant(record_before_the_certificate, "undisturbed", "ext4"),
+    Plant(removed_before_it_is_recorded, "undisturbed", "ext4"),
 )

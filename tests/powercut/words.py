@@ -6,23 +6,23 @@ from pathlib import Path
 
 from iot_agent.core.codec import Damaged, decode_record
 from iot_agent.core.record import Identity, Pending, Record
-from tests.powercut.cuts import Left
-from tests.powercut.images import Way
+from tests.powercut.cuts import Cut, Left
 from tests.powercut.moments import Ledger, Moment, what_the_cloud_knew
 
 SECTOR = 512
 SHORT = 12  # characters of a certificate's id
 
 
-def left_in_words(left: Left, way: Way) -> str:
-    """Say which writes the disk dropped or tore."""
+def left_in_words(left: Left, cut: Cut) -> str:
+    """Say which writes the disk dropped or tore, and which renames are lost."""
+    lost = f"; lost are the renames of {_listed([one.path for one in cut.moment.unsynced])}" if cut.forgetful else ""
     if not left.writes:
-        return f"after flush {left.flush}, with nothing written since"
+        return f"after flush {left.flush}, with nothing written since{lost}"
     dropped = [_at(offset, length) for offset, length, kept in left.writes if kept == 0]
     torn = [f"{_at(offset, length)} after {kept} bytes" for offset, length, kept in left.writes if 0 < kept < length]
     return (
-        f"after flush {left.flush}; of {len(left.writes)} writes since, the disk kept {way}; "
-        f"dropped: {_listed(dropped)}; torn: {_listed(torn)}"
+        f"after flush {left.flush}; of {len(left.writes)} writes since, the disk kept {cut.way}; "
+        f"dropped: {_listed(dropped)}; torn: {_listed(torn)}{lost}"
     )
 
 

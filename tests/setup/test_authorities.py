@@ -135,3 +135,16 @@ def test_a_vendor_ca_made_elsewhere_is_taken_over_with_its_key(parameters: Param
     made, day = certificates.new_key(), timedelta(days=1)
     leaf = certificates.device_certificate(made, "SN-1", signer, day, now)
     assert certificates.is_current(leaf + certificate, made, "SN-1", certificate, now)
+
+
+def test_the_key_of_another_stack_in_the_directory_is_refused_also_without_its_name(
+    parameters: Parameters, tmp_path: Path
+) -> None:
+    """What `destroy` asks before it may delete the key, in a directory that a version before 0.2.0 has filled."""
+    make_both(parameters, tmp_path / "here")
+    other = VendorKeys(tmp_path / "there")
+    files.private_directory(other.state)
+    files.write(other.key, certificates.new_key(), secret=True)
+    with pytest.raises(SetupError, match="does not belong to the certificate"):
+        authorities.check_vendor_key(parameters, "stack", other)
+    authorities.check_vendor_key(parameters, "another-stack", other)

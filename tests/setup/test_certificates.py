@@ -94,6 +94,6 @@ def test_a_chain_is_current_until_anything_about_it_changes(changed: str) -> Non
 
 def test_amazons_roots_are_found_in_the_trust_store_that_comes_with_botocore() -> None:
     store = Path(botocore.__file__).with_name("cacert.pem").read_text(encoding="utf-8")
-    assert certificates.select(store, AMAZON_ROOTS).count("BEGIN CERTIFICATE") == 2
+    assert certificates.select(store, AMAZON_ROOTS).count("BEGIN CERTIFICATE") == 5
     with pytest.raises(LookupError, match="No Such Root"):
         certificates.select(store, ["Amazon Root CA 1", "No Such Root"])

@@ -11,7 +11,7 @@ import cfnlint  # type: ignore[import-untyped]  # no stubs
 import pytest
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]  # no stubs
 
-from cloud.setup import preflight
+from cloud.setup import permissions
 from cloud.setup.stack import TEMPLATE
 
 TYPES = set(re.findall(r"^    Type: (AWS::\w+::\w+)$", TEMPLATE.read_text(), re.MULTILINE))
@@ -44,7 +44,7 @@ def test_the_types_are_found() -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_what_can_be_tagged_may_be_tagged(name: str) -> None:
     needed = set(schema(name).get("tagging", {}).get("permissions", []))
-    assert without_untagging(needed) - UNUSED <= preflight.PROVISIONING
+    assert without_untagging(needed) - UNUSED <= permissions.PROVISIONING
 
 
 @pytest.mark.parametrize("name", sorted(set(EVERY) - MANY_OPTIONS))
@@ -52,14 +52,14 @@ def test_it_may_be_created_read_updated_and_deleted(name: str) -> None:
     handlers = [handler for does, handler in schema(name)["handlers"].items() if does != "list"]
     needed = {action for handler in handlers for action in handler["permissions"]}
     assert needed
-    assert without_untagging(needed) - UNUSED <= preflight.PROVISIONING
+    assert without_untagging(needed) - UNUSED <= permissions.PROVISIONING
 
 
 def test_template_parameters_are_read_and_sams_first_bucket_is_made() -> None:
     assert "AWS::SSM::Parameter::Value" in TEMPLATE.read_text()
     bucket = {"CreateBucket", "PutEncryptionConfiguration", "PutBucketVersioning", "PutBucketPublicAccessBlock"}
     bucket |= {"PutBucketTagging", *(name.removeprefix("s3:") for name in created("AWS::S3::BucketPolicy"))}
-    assert {"ssm:GetParameters"} | {f"s3:{name}" for name in bucket} <= preflight.PROVISIONING
+    assert {"ssm:GetParameters"} | {f"s3:{name}" for name in bucket} <= permissions.PROVISIONING
     assert {f"s3:{name}" for name in bucket} <= created("AWS::S3::Bucket") | created("AWS::S3::BucketPolicy")
 
 
@@ -71,5 +71,5 @@ def created(name: str) -> set[str]:
 def test_every_action_is_one_that_iam_knows() -> None:
     data = Path(cfnlint.__file__).parent / "data/AdditionalSpecs/Policies.json"
     known = {f"{service}:{name}" for service, of in json.loads(data.read_text()).items() for name in of["Actions"]}
-    asked = preflight.PROVISIONING.union(*preflight.CALLS.values())
+    asked = permissions.PROVISIONING.union(*permissions.CALLS.values())
     assert {action for action in asked if action.lower() not in known} == set()

@@ -108,7 +108,7 @@ class Register:
         if gone is not None and gone.ca != VENDOR_CA:  # a vendor certificate registers just in time again
             self.deleted.add(certificate_id)
 
-    def delete_thing(self, thing: str, arn: str) -> None:
+    def delete_thing(self, thing: str, arn: str, stack: str) -> None:
         """Things are not modelled."""
 
     def publish(self, topic: str, payload: bytes) -> None:

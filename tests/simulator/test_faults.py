@@ -16,6 +16,7 @@ from iot_agent.core.record import Record, State, Step
 from iot_agent.resident import cycle
 from iot_agent.storage import atomic
 from iot_agent.worker import steps
+from tests.powercut.renames import Renames
 from tests.simulator.cloud import Faults
 from tests.simulator.device import LIFETIME, POLICY, SERIAL, NoProgress, SimulatedDevice
 from tests.simulator.fuse import Crash, Fuse
@@ -416,3 +417,22 @@ def test_a_planted_bug_is_caught(
 def test_the_bounds_of_this_file_are_the_rules() -> None:
     assert LONG_SILENCE * POLICY.prove_attempts < 80
     assert steps.MOST_AT_ONCE < lifecycle.MOST_TO_DELETE
+
+
+def test_a_certificate_whose_directory_could_not_be_synced_is_stored_again(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, failed = atomic.sync_directory, list[Path]()
+
+    def sync(path: Path) -> None:
+        if (path / "identity.json").exists() and not failed:
+            failed.append(path)
+            raise OSError(errno.EIO, "the disk failed once")
+        honest(path)
+
+    device, renames = SimulatedDevice(disk), Renames(disk.resolve())
+    monkeypatch.setattr(atomic, "sync_directory", sync)
+    with renames.watched():
+        assert device.life(0).state is State.ACKED
+    assert len(failed) == 1
+    assert renames.unsynced == (), "a power cut would undo them, though the record relies on them"

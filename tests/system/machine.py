@@ -89,7 +89,7 @@ class Machine:
         nspawn = (
             f"exec systemd-nspawn --directory={self.root} --machine={self.name} --register=no --keep-unit --boot "
             f"--link-journal=no --console=pipe --capability=all --system-call-filter=bpf "
-            f"--network-namespace-path=/run/netns/{self.name} --bind={self._base / 'journal'}:/var/log/journal"
+            f"{self._nspawn_options()}"
         )
         with self._log.open("ab") as console:
             self._nspawn = subprocess.Popen(
@@ -109,6 +109,10 @@ class Machine:
                 "overlay file systems, and writable control groups: run the container with --privileged and "
                 f"--cgroupns=host. The console said:\n{self._log.read_text(errors='replace')[-3000:]}"
             )
+
+    def _nspawn_options(self) -> str:
+        """Name its network and its mounts."""
+        return f"--network-namespace-path=/run/netns/{self.name} --bind={self._base / 'journal'}:/var/log/journal"
 
     def _find_leader(self) -> int:
         assert self._nspawn is not None
@@ -143,11 +147,14 @@ class Machine:
             for process in [*map(int, children), self._nspawn.pid]:
                 os.kill(process, signal.SIGKILL)
             self._nspawn.wait(PATIENCE)
-        _do("ip", "netns", "delete", self.name, check=False)
-        _do("ip", "link", "delete", self._cable, check=False)
+        self._remove_cable()
         for mount in (self.root, self._base / "disk", self._base / "journal"):
             _do("umount", "--lazy", str(mount), check=False)
         wait_for(lambda: all(_removed(Path(group, self.name)) for group in CGROUPS))
+
+    def _remove_cable(self) -> None:
+        _do("ip", "netns", "delete", self.name, check=False)
+        _do("ip", "link", "delete", self._cable, check=False)
 
     # ---- at the keyboard --------------------------------------------------------------------------------------------
 

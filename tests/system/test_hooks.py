@@ -10,6 +10,8 @@ from tests.harness import wait_for
 from tests.system.machine import Machine
 from tests.system.machine import machine as booted
 
+pytestmark = pytest.mark.needs_root
+
 UNITS = ROOT / "packaging" / "systemd"
 HOOKS = "/etc/iot-agent/hooks.d"
 FAKE = """[Service]

@@ -7,9 +7,12 @@ disk holds a complete identity that the cloud accepts over a real session (`Devi
 import contextlib
 import json
 import re
+import shutil
 import struct
 import subprocess
+import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,10 @@ from tests.end_to_end.test_life import Client
 from tests.harness import Agent, wait_for
 from tests.system.machine import Machine, machine
 
+pytestmark = pytest.mark.needs_root
+
 ROOT = Path(__file__).parents[2]
+RELEASED = ROOT / "tests/upgrade/iot_agent-0.1.0.zip"
 LONG = 60.0
 STATE = "/var/lib/iot-agent"
 # A machine in a hurry: two minutes of hanging would be a long test.
@@ -411,31 +417,53 @@ def test_a_full_disk_stops_what_is_new_and_is_told_until_there_is_room(settled: 
     assert settled.agentctl("status").returncode == 0
 
 
+def another_package(package: Path, work: Path, version: str, code: Path | None = None) -> Path:
+    """Make a package of another version from ours, perhaps with the agent's code of a zip; gives the new file."""
+    subprocess.run(["dpkg-deb", "--raw-extract", package, work / version], check=True)
+    control = work / version / "DEBIAN/control"
+    control.write_text(re.sub(r"^Version: .*$", f"Version: {version}", control.read_text(), flags=re.MULTILINE))
+    if code is not None:
+        (site,) = (work / version).glob("usr/lib/iot-agent/lib/python3*/site-packages")
+        shutil.rmtree(site / "iot_agent")
+        with zipfile.ZipFile(code) as released:
+            released.extractall(site)
+    made = work / f"{version}.deb"
+    options = ["-Zgzip", "-z1", "--root-owner-group"]
+    subprocess.run(["dpkg-deb", *options, "--build", work / version, made], check=True, capture_output=True)
+    return made
+
+
+def install(device: Device, package: Path) -> None:
+    """Install a package on the device; the daemon is started again with it."""
+    before = device.main_pid()
+    (device.machine.root / "root/next.deb").write_bytes(package.read_bytes())
+    device.machine.run("dpkg", "--install", "/root/next.deb", timeout=LONG)
+    assert device.main_pid() not in (0, before)
+
+
 def test_an_upgrade_keeps_everything_and_restarts_it(settled: Device, package: Path, tmp_path: Path) -> None:
-    machine, before = settled.machine, settled.main_pid()
     history, proven = settled.agentctl("history").stdout, settled.proof()
-    subprocess.run(["dpkg-deb", "--raw-extract", package, tmp_path / "next"], check=True)
-    control = tmp_path / "next/DEBIAN/control"
-    control.write_text(control.read_text().replace("Version: ", "Version: 1000."))
-    subprocess.run(
-        [
-            "dpkg-deb",
-            "-Zgzip",
-            "-z1",
-            "--root-owner-group",
-            "--build",
-            tmp_path / "next",
-            machine.root / "root/next.deb",
-        ],
-        check=True,
-        capture_output=True,
-    )
-    configured = (machine.root / "etc/iot-agent/agent.yaml").read_text()
-    machine.run("dpkg", "--install", "/root/next.deb", timeout=LONG)
-    assert settled.main_pid() not in (0, before)
-    assert (machine.root / "etc/iot-agent/agent.yaml").read_text() == configured
+    configured = (settled.machine.root / "etc/iot-agent/agent.yaml").read_text()
+    install(settled, another_package(package, tmp_path, "1000"))
+    assert (settled.machine.root / "etc/iot-agent/agent.yaml").read_text() == configured
     assert settled.proof() == proven
     assert settled.agentctl("history").stdout == history
+
+
+def test_the_released_package_and_this_one_take_turns_and_keep_the_device_in_service(
+    settled: Device, package: Path, tmp_path: Path
+) -> None:
+    """Back to the code of 0.1.0, whose modules had other places; a rotation with it; then this version, and another."""
+    proven = settled.proof()
+    for number, code in enumerate((RELEASED, None)):
+        install(settled, another_package(package, tmp_path, f"{2000 + number}", code))
+        wait_for(lambda: settled.settled(1), LONG)
+        assert settled.proof() == proven
+        enough = settled.status()["rotations"] + 1
+        settled.agentctl("rotate", "--wait", "60")
+        wait_for(partial(settled.settled, enough), LONG)
+        assert settled.proof() != proven
+        proven = settled.proof()
 
 
 def test_stopped_it_is_said_to_be_down_with_what_the_disk_says(settled: Device) -> None:
@@ -475,7 +503,7 @@ def test_removing_keeps_the_identity_and_purging_removes_just_the_state(device: 
     after = set(machine.shell("ls -d /var/lib/* /home/* /srv/* 2>/dev/null || true").split())
     assert before - after == {STATE}
     assert not machine.shell(
-        "find / -xdev -name 'iot-agent*' -path '/var/*' ! -path '*/dpkg/*' 2>/dev/null || true"
+        "find / -xdev -name 'iot-agent*' -path '/var/*' ! -path '*/dpkg/*' ! -path '/var/tmp/*' 2>/dev/null || true"
     ).split()
     assert (machine.root / "etc/iot-agent/bootstrap/key.pem").exists()
     assert not (machine.root / "etc/iot-agent/agent.yaml").exists()

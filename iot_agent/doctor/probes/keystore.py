@@ -82,7 +82,7 @@ def inspector(settings: Settings) -> Inspector:
     return TokenInspector(ring, f"token {token.label!r} of {token.module}", on_token(token).look)
 
 
-def inspect(asked: Inspector, labels: list[str], record: Record) -> Keys:
+def inspect(asked: Inspector, labels: list[str], record: Record, *, lock_held: bool) -> Keys:
     """Look at the store, then at each of these keys, unless a login might fail (`withhold`).
 
     Where there is a PIN, the first failure is the last attempt: the labels after it are not tried.
@@ -90,7 +90,7 @@ def inspect(asked: Inspector, labels: list[str], record: Record) -> Keys:
     store = asked.store()
     if store.problem is not None:
         return Keys(store)
-    withheld = withhold(store, record)
+    withheld = withhold(store, record, lock_held=lock_held)
     found: dict[str, bytes | str] = {}
     for label in labels:
         if withheld is not None:
@@ -99,5 +99,5 @@ def inspect(asked: Inspector, labels: list[str], record: Record) -> Keys:
             found[label] = asked.public_key(label)
         except AgentError as error:
             found[label] = f"{label}: {error}"
-            withheld = withhold(asked.store(), record)
+            withheld = withhold(asked.store(), record, lock_held=lock_held)
     return Keys(store, found, withheld)

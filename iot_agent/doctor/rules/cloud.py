@@ -22,6 +22,17 @@ def judge(outcome: Outcome, client_id: str) -> Iterator[Finding]:
         raise RuntimeError(f"{outcome} is not the outcome of a check-in")  # noqa: TRY004 - a bug of ours, not wrong data
 
 
+def off() -> Finding:
+    """Report that `check_in.every` is off."""
+    return skipped("cloud.check-in", "not tried: check_in.every is off in agent.yaml")
+
+
+def unanswered(client_id: str) -> Finding:
+    """Report a check-in in a cloud that knows none: it has answered no request in a way that such a cloud would."""
+    said = f"connected as {client_id}, subscribed and published; this cloud answers no check-in, and none is needed"
+    return fine("cloud.check-in", said)
+
+
 def busy() -> Finding:
     """Report that the daemon holds the identity lock."""
     return warning(

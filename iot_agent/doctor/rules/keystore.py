@@ -12,6 +12,7 @@ from iot_agent.core.errors import REMEDIES, Code
 from iot_agent.core.record import Record
 from iot_agent.doctor.findings import Finding, error, fine, skipped, warning
 
+BUSY = "the agent is in the middle of a step, which may be using the token"
 SUSPECT = frozenset({Code.KEY_STORE, Code.PIN_REFUSED, Code.PIN_LOCKED})  # failures after which a PIN is not tried
 
 
@@ -47,10 +48,12 @@ class Keys:
     withheld: str | None = None
 
 
-def withhold(store: Store, record: Record) -> str | None:
+def withhold(store: Store, record: Record, *, lock_held: bool) -> str | None:
     """Say why a login must not be tried now; None if it may."""
     if store.pin is Pin.NOT_NEEDED:
         return None
+    if not lock_held:
+        return BUSY
     if store.pin in (Pin.LOW, Pin.FINAL_TRY, Pin.LOCKED):
         return str(store.pin.value)
     failure = record.failure
@@ -75,7 +78,9 @@ def judge(seen: Keys) -> Iterator[Finding]:
         yield error("keys.pin", f"the PIN: {store.pin.value}", remedy)
     elif store.pin is not Pin.NOT_NEEDED:
         yield fine("keys.pin", f"the PIN: {store.pin.value}")
-    if seen.withheld is not None:
+    if seen.withheld == BUSY:
+        yield skipped("keys", f"not looked at: {BUSY}")
+    elif seen.withheld is not None:
         yield skipped("keys", f"not looked at, because a login with a wrong PIN would count: {seen.withheld}")
         if store.pin in (Pin.GOOD, Pin.UNKNOWN):
             yield warning("keys.pin", "the PIN may be wrong: no login was tried", REMEDIES[Code.KEY_STORE])
