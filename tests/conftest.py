@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[LEFT_OUT] = len(left_out)
 
 
-@pytest.hookimpl(optionalhook=True)  # of xdist, which may be off
+@pytest.hookimpl(optionalhook=True)  # without xdist, as `make mutate` runs the tests, nobody knows this hook
 def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - a class of xdist, which exports none
     """Learn from a worker of pytest-xdist, each of which collects all tests, how many it left out."""
     node.config.stash[LEFT_OUT] = node.workeroutput["left_out"]

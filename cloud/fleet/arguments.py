@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from cloud.common.arguments import add_where, lifetime_s, serial
+from cloud.common.version import version
 from cloud.rotation.record import State
 
 FLEET_OVERVIEW: Final = """\
@@ -25,6 +26,7 @@ Shows and manages the devices of a deployed stack.
 
 Every command takes --json, which prints JSON; every command that changes something takes --dry-run."""
 
+HISTORY: Final = 20
 EXIT: Final = "Exit status: 0 success, 1 a problem (its reason is printed), 2 a wrong command line, 130 interrupted."
 
 
@@ -32,6 +34,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     """Return the command and its options; like argparse, print help or an error and exit."""
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="iot-fleet", description=FLEET_OVERVIEW, epilog=EXIT, formatter_class=plain)
+    parser.add_argument("--version", action="version", version=f"iot-fleet {version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, summary: str, text: str) -> argparse.ArgumentParser:
@@ -47,6 +50,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     _list(command("list", "print one line for each device", LIST))
     show = command("show", "print everything known about one device", SHOW)
     show.add_argument("serial", type=serial, metavar="SERIAL")
+    show.add_argument(
+        "--history", type=lines, default=HISTORY, metavar="N",
+        help="the last N lines of the history; 0 for all, as with --json (default: %(default)s)",
+    )  # fmt: skip
     forecast = command("forecast", "show when certificates expire, and which devices are at risk", FORECAST)
     forecast.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page with charts to FILE")
     _some(changing("allow", "allow devices to register", ALLOW))
@@ -167,6 +174,13 @@ def _rotate(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="the reason that the device is given (default: %(default)s)",
     )
+
+
+def lines(text: str) -> int:
+    """Return a number of lines."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines")
+    return int(text)
 
 
 def span_ms(text: str) -> int:

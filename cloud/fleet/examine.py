@@ -30,7 +30,6 @@ class Report:
         named = roles(self.device)
         return {
             **listing.as_json(self.device, now),
-            "report": self.device.report,
             "history": [
                 formatting.with_iso(
                     {
@@ -60,8 +59,8 @@ class Report:
             ],
         }
 
-    def lines(self, now: int) -> list[str]:
-        """Return the report as lines of text for the terminal."""
+    def lines(self, now: int, most: int) -> list[str]:
+        """Return the report as lines of text for the terminal, with the last `most` lines of the history (0: all)."""
         device, named = self.device, roles(self.device)
         told = [f"{device.serial}  {device.state}"]
         told += [f"  {note}" for note in listing.notes(device, now)]
@@ -80,12 +79,17 @@ class Report:
                 for one in self.seen
             ],
         )
-        told += ["", "History"]
+        shown = self.history[-most:] if most else self.history
+        earlier = len(self.history) - len(shown)
+        told += [
+            "",
+            "History" + (f" (the last {len(shown)} lines; {earlier} earlier ones: --history 0)" if earlier else ""),
+        ]
         told += _indented(
             ("TIME (UTC)", "EVENT", "CERTIFICATE", "DETAIL"),
             [
                 (formatting.moment(line.at), line.entry.event, (line.entry.certificate_id or "")[:16], _detail(line))
-                for line in self.history
+                for line in shown
             ],
         )
         told.append("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from cloud.rotation.record import State
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cloud.rotation.record import Device
+    from cloud.rotation.record import Device, Renewal
 
 HEADING = ("SERIAL", "STATE", "EXPIRES (UTC)", "EXPIRES IN", "LAST SEEN", "NOTES")
 
@@ -97,6 +98,22 @@ def row(device: Device, now: int) -> tuple[str, ...]:
     )
 
 
+def _report(device: Device) -> dict[str, Any]:
+    """Return what the device said of itself at its last check-in; nothing if that cannot be read."""
+    try:
+        told = json.loads(device.report or "{}")
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def window(advice: Renewal | None) -> dict[str, Any] | None:
+    """Return the window that a device is told to renew in, as a JSON object."""
+    if advice is None:
+        return None
+    return formatting.with_iso({"start": advice.start, "end": advice.end, "reason": advice.reason}, "start", "end")
+
+
 def as_json(device: Device, now: int) -> dict[str, Any]:
     """Return a device as a JSON object."""
     fields = {
@@ -112,6 +129,13 @@ def as_json(device: Device, now: int) -> dict[str, Any]:
         "allowed_at": device.allowed_at,
         "last_seen": device.last_seen,
         "readmit_until": device.readmit_until,
+        "removing_since": device.removing,
+        "issuer": issuer_of(device.active.pem) if device.active else None,
+        "renew": window(device.renew),
+        "agent_version": (reported := _report(device)).get("version"),
+        "report": reported or None,
         "notes": notes(device, now),
     }
-    return formatting.with_iso(fields, "issued_at", "expires_at", "allowed_at", "last_seen", "readmit_until")
+    return formatting.with_iso(
+        fields, "issued_at", "expires_at", "allowed_at", "last_seen", "readmit_until", "removing_since"
+    )

@@ -73,7 +73,7 @@ def show(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report.as_json(now), indent=2))
     else:
-        print("\n".join(report.lines(now)))
+        print("\n".join(report.lines(now, options.history)))
     return 1 if report.findings else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -103,8 +104,10 @@ def rotate(options: argparse.Namespace) -> int:
 
 def _each(options: argparse.Namespace, serials: list[str], act: Callable[[str], Save | Keep]) -> int:
     """Call `act` for each serial and print the outcome; go on after a failure."""
-    failed = 0
-    for serial in shown(serials, "devices") if len(serials) > FEW else serials:
+    failed, events = 0, Counter[str]()
+    # On a terminal the lines that are printed show the progress: a bar among them would be torn.
+    with_bar = len(serials) > FEW and not sys.stdout.isatty()
+    for serial in shown(serials, "devices") if with_bar else serials:
         outcome: dict[str, Any] = {"serial": serial, "done": False, "dry_run": options.dry_run}
         try:
             decision = act(serial)
@@ -115,18 +118,27 @@ def _each(options: argparse.Namespace, serials: list[str], act: Callable[[str], 
                 print(f"iot-fleet: {serial}: {error}", file=sys.stderr)
         else:
             outcome |= _told(decision, dry_run=options.dry_run)
+            events[outcome["event"] or "unchanged"] += 1
             if not options.json:
                 print(f"{serial}  {'would be ' if options.dry_run and outcome['event'] else ''}{_sentence(outcome)}")
         if options.json:
             print(json.dumps(outcome))
-    if failed:
-        _say(f"{failed} of {len(serials)} failed")
+    if failed or len(serials) > 1:
+        _say(_summary(events, failed, dry_run=options.dry_run))
     return 1 if failed else 0
+
+
+def _summary(events: Counter[str], failed: int, *, dry_run: bool) -> str:
+    would = "would be " if dry_run else ""
+    parts = [f"{count} {'' if event == 'unchanged' else would}{event}" for event, count in sorted(events.items())]
+    parts += [f"{failed} failed"] if failed else []
+    return ", ".join(parts) + ("; this was a dry run: nothing was changed" if dry_run else "")
 
 
 def _told(decision: Save | Keep, *, dry_run: bool) -> dict[str, Any]:
     if isinstance(decision, Save) and decision.entry:
-        return {"done": not dry_run, "event": decision.entry.event, "detail": decision.entry.detail}
+        told = {"done": not dry_run, "event": decision.entry.event, "detail": decision.entry.detail}
+        return told | ({"renew": listing.window(decision.device.renew)} if decision.entry.event == "advised" else {})
     return {"event": None, "detail": getattr(decision, "reason", "")}
 
 

@@ -113,7 +113,8 @@ def advise(device: Device, advice: Renewal, by: str | None = None) -> Save:
     """Record that the device is to be told to renew within a window, in place of any advice before."""
     if device.active is None:
         raise OrderError(f"it has no certificate to renew: it is {device.state}")
-    return Save(replace(device, renew=advice), Entry("advised", f"to renew: {advice.reason}", by=by))
+    detail = f"to renew between {_date(advice.start)} and {_date(advice.end)}: {advice.reason}"
+    return Save(replace(device, renew=advice), Entry("advised", detail, by=by))
 
 
 def _date(milliseconds: int) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 from cloud.common.arguments import add_where, lifetime_s, matching, serial, stack
+from cloud.common.version import version
 from cloud.setup.ca_key import CHOICES
 from cloud.setup.permissions import ROLES
 
@@ -64,7 +66,10 @@ for those of its commands that change nothing (reader). It asks nothing of AWS."
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     """Return the command and its options; like argparse, print help or an error and exit."""
     plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="cloud/setup.sh", description=SETUP_OVERVIEW, formatter_class=plain)
+    name = Path(sys.argv[0]).name
+    prog = name if name == "iot-agent-cloud" else "cloud/setup.sh"
+    parser = argparse.ArgumentParser(prog=prog, description=SETUP_OVERVIEW, formatter_class=plain)
+    parser.add_argument("--version", action="version", version=f"{prog} {version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     deploy = commands.add_parser("deploy", help="create or update the stack", description=DEPLOY, formatter_class=plain)

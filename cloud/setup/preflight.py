@@ -40,7 +40,9 @@ def check(cloud: Cloud, command: str, *, permissions: bool) -> str | None:
         return remark
     remedies = []
     if len(missing) > len(denied):
-        remedies.append("run cloud/setup.sh, which installs its programs (make: apt-get install make)")
+        remedies.append(
+            "run cloud/setup.sh, which installs its programs, or: pipx install aws-sam-cli; apt-get install make"
+        )
     if denied:
         remedies.append(
             "get these permissions; if your policies grant them only for certain resources, which this check cannot "

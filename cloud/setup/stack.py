@@ -31,11 +31,21 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "cloud/template.yaml"
 SOURCES = ROOT / "cloud/rotation"
-SAM = ROOT / "build/env/sam/bin/sam"
-UV = ROOT / "build/env/uv/bin/uv"
+CHECKOUT = (ROOT / "packaging/locks").is_dir()
+
+
+def _program(name: str) -> Path:
+    """Return the program of this checkout; of an installation, the one beside its Python, or the one on PATH."""
+    if CHECKOUT:
+        return ROOT / f"build/env/{name}/bin/{name}"
+    beside = Path(sys.executable).with_name(name)
+    return beside if beside.exists() else Path(shutil.which(name) or name)
+
+
+SAM, UV = _program("sam"), _program("uv")
 # As in the Makefile: uv downloads no interpreter, and trusts the CAs that this machine trusts.
 UV_SETTINGS = {"UV": str(UV), "UV_PYTHON_DOWNLOADS": "never", "UV_SYSTEM_CERTS": "true"}
-BUILDS = ROOT / "build/sam"
+BUILDS = ROOT / "build/sam" if CHECKOUT else Path.home() / ".cache/iot-agent-cloud/builds"
 SAM_STACK = "aws-sam-cli-managed-default"
 WAIT_LIMIT_S = 1800
 SAM_LOG_TAIL_LINES = 40
@@ -283,7 +293,7 @@ def _run(what: str, words: list[str | Path], log: Path, environment: Mapping[str
 
 def tools_missing() -> list[str]:
     """Return which of the programs that `deploy` needs are missing."""
-    own = [str(path.relative_to(ROOT)) for path in (SAM, UV) if not path.exists()]
+    own = [str(path.relative_to(ROOT) if CHECKOUT else path) for path in (SAM, UV) if not path.exists()]
     return own + [name for name in ("make",) if shutil.which(name) is None]
 
 

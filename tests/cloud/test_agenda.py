@@ -51,6 +51,7 @@ def test_a_device_is_overdue_in_the_last_sixth_of_its_certificates_life() -> Non
         ("nothing is due", ABOARD, None),
         ("a retirement settles", replace(ABOARD, retiring=(Retiring("r", NOW - 1),)), NOW - 1 + SETTLE_MS),
         ("what returns settles", replace(ABOARD, returning=(Returning("s", NOW - 2),)), NOW - 2 + SETTLE_MS),
+        ("a removal ends", replace(ABOARD, removing=NOW - 3), NOW - 3 + SETTLE_MS),
         ("a readmission ends", replace(ABOARD, readmit_until=NOW + 77), NOW + 77),
         ("a certificate is abandoned", pending(NOW - DAY_MS + 5, NOW + 59 * DAY_MS), NOW + 5),
         (

@@ -475,3 +475,14 @@ def test_a_record_knows_every_certificate_whatever_it_is_to_the_device() -> None
 
 def test_what_only_an_operator_ends_cannot_be_moved_by_a_message() -> None:
     assert {state for state, _ in lifecycle.TRANSITIONS}.isdisjoint(lifecycle.OUTSIDE)
+
+
+def test_what_is_left_of_a_removed_device_is_deleted_when_it_has_settled_and_no_sooner() -> None:
+    leaving = (Retiring("r", NOW), Retiring("v", NOW, vendor=True))
+    gone = Device("SN-1", State.REVOKED, 3, retiring=leaving, quarantined=("q", "v"), removing=NOW)
+    assert not lifecycle.removable(gone, NOW + lifecycle.SETTLE_MS - 1)
+    assert lifecycle.removable(gone, NOW + lifecycle.SETTLE_MS)
+    assert not lifecycle.removable(replace(gone, removing=None), NOW + lifecycle.SETTLE_MS)
+    assert lifecycle.left_of(gone) == ("r", "v", "q")
+    later = NOW + lifecycle.SETTLE_MS
+    assert isinstance(lifecycle.finished(gone, [], later), Keep), "they are deleted together, at the end"

@@ -1,12 +1,13 @@
 """What an operator's order makes of a record, as pure functions; `tests/fleet` shows the commands."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from unittest.mock import ANY
 
 import pytest
 
 from cloud.rotation.lifecycle import Keep, Save
-from cloud.rotation.operator_rules import OrderError, advise, allow, readmit, revoke
+from cloud.rotation.operator_rules import OrderError, advise, allow, readmit, remove, revoke
 from cloud.rotation.record import NEW, Certificate, Device, Entry, Renewal, Retiring, Returning, State
 
 NOW = 1_790_000_000_000
@@ -128,12 +129,49 @@ def test_a_device_that_was_never_aboard_is_not_readmitted(device: Device, what_i
 
 
 def test_advice_replaces_the_advice_before() -> None:
-    earlier, later = Renewal(NOW, NOW + 1, "one"), Renewal(NOW, NOW + 2, "two")
+    earlier, later = Renewal(NOW, NOW + 1, "one"), Renewal(NOW, NOW + 60_000, "two")
     assert advise(replace(ROTATING, renew=earlier), later, "ann") == Save(
-        replace(ROTATING, renew=later), Entry("advised", "to renew: two", by="ann")
+        replace(ROTATING, renew=later),
+        Entry("advised", "to renew between 2026-09-21 14:13 UTC and 2026-09-21 14:14 UTC: two", by="ann"),
     )
 
 
 def test_a_device_without_a_certificate_of_ours_is_not_advised() -> None:
     with pytest.raises(OrderError, match="no certificate to renew"):
         advise(ABOARD, Renewal(NOW, NOW + 1, "one"))
+
+
+@pytest.mark.usefixtures("far_east")
+def test_a_removal_takes_all_out_of_service_and_notes_what_is_to_be_deleted() -> None:
+    device = replace(
+        ROTATING,
+        retiring=(Retiring("old-vendor", 1, vendor=True), Retiring("r", 2)),
+        returning=(Returning("s", 3), Returning(VENDOR, 4)),
+        quarantined=("q",),
+        renew=Renewal(NOW, NOW + HOUR, "drill"),
+        readmit_until=NOW + HOUR,
+        last_seen=NOW,
+    )
+    ours = tuple(Retiring(one, NOW) for one in (SECOND, FIRST, "r"))
+    vendors = tuple(Retiring(one, NOW, vendor=True) for one in (VENDOR, "old-vendor", "s", "q"))
+    gone = Device("SN-1", State.REVOKED, device.version, retiring=(*ours, *vendors), removing=NOW)
+    detail = "out of service: 7 certificates; its thing and record follow"
+    assert remove(device, NOW, "ann") == Save(gone, Entry("removing", detail, by="ann"))
+    assert remove(gone, NOW + HOUR) == Keep("being removed since 2026-09-21 14:13 UTC")
+
+
+def test_a_device_without_a_vendor_certificate_can_be_removed_too() -> None:
+    one = replace(ALLOWED, quarantined=("q",))
+    saved = remove(one, NOW)
+    assert isinstance(saved, Save)
+    assert saved.device.retiring == (Retiring("q", NOW, vendor=True),)
+    assert saved.entry == Entry("removing", "out of service: 1 certificate; its thing and record follow")
+    nothing = remove(replace(ALLOWED, vendor_certificate_id=None), NOW)
+    assert isinstance(nothing, Save)
+    assert nothing.device.retiring == ()
+
+
+@pytest.mark.parametrize("order", [lambda one: allow(one, "SN-1", NOW), lambda one: readmit(one, NOW, NOW + HOUR)])
+def test_a_device_that_is_being_removed_is_not_let_in(order: Callable[[Device], object]) -> None:
+    with pytest.raises(OrderError, match="being removed"):
+        order(replace(REVOKED, removing=NOW))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import iot_agent
 from cloud.common.errors import SetupError
 from cloud.rotation import devices
 from cloud.rotation.operator_rules import OrderError
@@ -362,3 +363,51 @@ def test_the_open_door_of_a_readmission_is_no_finding(fleet: Fleet) -> None:
     assert fleet("revoke SN-1 --yes").status == 0
     assert fleet("readmit SN-1").status == 0
     assert fleet("show SN-1").status == 0
+
+
+def test_a_long_history_is_shown_from_its_end(fleet: Fleet) -> None:
+    fleet.aboard()
+    for number in range(30):
+        fleet(f"rotate SN-1 --reason number-{number}")
+    said = fleet("show SN-1").out
+    assert "History (the last 20 lines; 14 earlier ones: --history 0)" in said
+    assert (said.count("advised"), "number-29" in said) == (20, True)
+    assert fleet("show SN-1 --history 0").out.count("advised") == 30
+    assert len(fleet("show SN-1 --json").json["history"]) == 34
+    assert fleet("show SN-1 --history some").status == 2
+
+
+def test_list_in_json_has_report_version_issuer_and_window(fleet: Fleet) -> None:
+    certificate = fleet.aboard()
+    fleet.check_in(certificate)
+    fleet("rotate SN-1 --over 1h --reason drill")
+    (row,) = fleet("list --json").rows
+    assert (row["report"], row["agent_version"]) == ({"version": "1"}, "1")
+    assert row["issuer"] == "manufacturer CA"
+    assert row["renew"]["reason"] == "drill"
+    assert round(datetime.fromisoformat(row["renew"]["end_iso"]).timestamp() * 1000) == row["renew"]["end"]
+
+
+def test_rotate_names_the_window_and_a_dry_run_sums_up(fleet: Fleet) -> None:
+    fleet.aboard("SN-1", 1)
+    fleet.aboard("SN-2", 2)
+    said = fleet("rotate --all --over 7d --start 2027-01-31T08:00 --dry-run")
+    assert re.search(r"SN-1  would be advised: to renew between 2027-\d\d-\d\d \d\d:\d\d UTC and 2027-", said.out)
+    assert "2 would be advised; this was a dry run: nothing was changed" in said.err
+    assert "2 advised\n" in fleet("rotate --all").err
+    assert "1 allowed, 1 unchanged" in fleet("allow SN-1 SN-9").err
+    (row, _) = fleet("rotate --all --json").rows
+    assert row["renew"]["start"] < row["renew"]["end"]
+
+
+def test_a_bar_never_shares_the_terminal_with_results(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    serials = " ".join(f"SN-{number}" for number in range(30))
+    assert "30 devices in" in fleet(f"allow {serials}").err
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    said = fleet(f"revoke --yes {serials}")
+    assert (said.out.count("\n"), said.err) == (30, "iot-fleet: 30 revoked\n")
+
+
+def test_the_version_is_that_of_the_agent(fleet: Fleet) -> None:
+    assert fleet("--version").out == f"iot-fleet {iot_agent.__version__}\n"
