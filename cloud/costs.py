@@ -163,7 +163,7 @@ PRICES: Final[dict[str, Price]] = {
     "log": Price(0.50, 1, "GB of log taken in", CLOUDWATCH),
     "log kept": Price(0.03, 1, "GB-month of log kept", CLOUDWATCH),
     "metrics": Price(0.30, 1, "custom metrics, a month", CLOUDWATCH),
-    "alarms": Price(0.10, 1, "alarms, by their metrics, a month", CLOUDWATCH),
+    "alarms": Price(0.10, 1, "alarms, a month", CLOUDWATCH),
     "dashboard": Price(3.00, 1, "dashboards, a month", CLOUDWATCH),
     "schedule": Price(1.00, MILLION, "schedule invocations", "aws.amazon.com/eventbridge/pricing"),
     "key": Price(1.00, 1, "KMS keys, a month", KMS),

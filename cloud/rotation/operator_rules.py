@@ -73,10 +73,8 @@ def remove(device: Device, now: int, by: str | None = None) -> Save | Keep:
         *(Retiring(one, now, vendor=True) for one in dict.fromkeys(vendors)),
     )
     left = Device(device.serial, State.REVOKED, device.version, retiring=leaving, removing=now)
-    detail = (
-        f"out of service: {len(leaving)} certificate{'' if len(leaving) == 1 else 's'}; its thing and record follow"
-    )
-    return Save(left, Entry("removing", detail, by=by))
+    detail = f"certificates out of service: {len(leaving)}; the sweeper deletes them, its thing and its record"
+    return Save(left, Entry("removed", detail, by=by))
 
 
 def _stays(device: Device) -> None:

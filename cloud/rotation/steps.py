@@ -222,7 +222,7 @@ def remove(world: World, serial: str) -> None:
     for certificate_id in lifecycle.left_of(device):
         _retire(world, certificate_id, delete=True)
     world.registry.delete_thing(serial, "", world.stack)
-    world.devices.delete(device, now, Entry("removed", "its certificates, its thing and its record are deleted"))
+    world.devices.delete(device, now, Entry("deleted", "its certificates, its thing and its record are deleted"))
     telemetry.say("removed", serial=serial)
 
 

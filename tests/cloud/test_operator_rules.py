@@ -155,8 +155,8 @@ def test_a_removal_takes_all_out_of_service_and_notes_what_is_to_be_deleted() ->
     ours = tuple(Retiring(one, NOW) for one in (SECOND, FIRST, "r"))
     vendors = tuple(Retiring(one, NOW, vendor=True) for one in (VENDOR, "old-vendor", "s", "q"))
     gone = Device("SN-1", State.REVOKED, device.version, retiring=(*ours, *vendors), removing=NOW)
-    detail = "out of service: 7 certificates; its thing and record follow"
-    assert remove(device, NOW, "ann") == Save(gone, Entry("removing", detail, by="ann"))
+    detail = "certificates out of service: 7; the sweeper deletes them, its thing and its record"
+    assert remove(device, NOW, "ann") == Save(gone, Entry("removed", detail, by="ann"))
     assert remove(gone, NOW + HOUR) == Keep("being removed since 2026-09-21 14:13 UTC")
 
 
@@ -165,7 +165,9 @@ def test_a_device_without_a_vendor_certificate_can_be_removed_too() -> None:
     saved = remove(one, NOW)
     assert isinstance(saved, Save)
     assert saved.device.retiring == (Retiring("q", NOW, vendor=True),)
-    assert saved.entry == Entry("removing", "out of service: 1 certificate; its thing and record follow")
+    assert saved.entry == Entry(
+        "removed", "certificates out of service: 1; the sweeper deletes them, its thing and its record"
+    )
     nothing = remove(replace(ALLOWED, vendor_certificate_id=None), NOW)
     assert isinstance(nothing, Save)
     assert nothing.device.retiring == ()

@@ -142,13 +142,6 @@ def dashboard() -> dict[str, Any]:
     return found
 
 
-def metrics_of(alarm: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the metrics that an alarm looks at: its one, or those of its expression."""
-    if "Metrics" not in alarm:
-        return [alarm]
-    return [one["MetricStat"]["Metric"] for one in alarm["Metrics"] if "MetricStat" in one]
-
-
 def test_every_alarm_tells_somebody_what_it_means_and_when_it_is_over() -> None:
     for name, alarm in ALARMS.items():
         assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "AlarmTopic"}], name
@@ -157,7 +150,7 @@ def test_every_alarm_tells_somebody_what_it_means_and_when_it_is_over() -> None:
 
 
 def test_what_an_on_call_engineer_must_know_has_an_alarm() -> None:
-    watched = {str(metric["MetricName"]) for alarm in ALARMS.values() for metric in metrics_of(alarm)}
+    watched = {alarm["MetricName"] for alarm in ALARMS.values()}
     needed = {
         "Errors",
         "ApproximateNumberOfMessagesVisible",
@@ -174,14 +167,11 @@ def test_what_an_on_call_engineer_must_know_has_an_alarm() -> None:
 
 
 def test_every_topic_rule_is_watched_for_messages_that_it_loses() -> None:
-    watched = {
-        (metric["MetricName"], metric["Dimensions"][0]["Value"]["Ref"]) for metric in metrics_of(ALARMS["RulesAlarm"])
-    }
     rules = of_type("AWS::IoT::TopicRule")
-    assert watched == {(name, rule) for name in ("ErrorActionFailure", "RuleMessageThrottled") for rule in rules}
-    (lost,) = (one for one in ALARMS["RulesAlarm"]["Metrics"] if "Expression" in one)
-    ids = {one["Id"] for one in ALARMS["RulesAlarm"]["Metrics"] if "MetricStat" in one}
-    assert set(re.findall(r"FILL\((\w+), 0\)", lost["Expression"])) == ids
+    for lost in ("ErrorActionFailure", "RuleMessageThrottled"):
+        watched = [alarm["Dimensions"] for alarm in ALARMS.values() if alarm["MetricName"] == lost]
+        assert {dimension["Value"]["Ref"] for (dimension,) in watched} == set(rules)
+        assert {dimension["Name"] for (dimension,) in watched} == {"RuleName"}
 
 
 def test_cloudwatch_may_use_the_key_of_the_alarms_topic_on_no_condition() -> None:
@@ -197,7 +187,7 @@ def test_alarms_and_dashboard_name_only_metrics_that_are_counted() -> None:
     counted = metrics_of_the_code()
     shown = [metric for one in dashboard()["widgets"] for metric in one["properties"].get("metrics", [])]
     assert shown
-    named = {alarm["MetricName"] for alarm in ALARMS.values() if alarm.get("Namespace") == OURS}
+    named = {alarm["MetricName"] for alarm in ALARMS.values() if alarm["Namespace"] == OURS}
     named |= {metric[1] for metric in shown if metric[0] == OURS}
     assert named <= counted
     assert counted - {metric[1] for metric in shown} == set(), "counted, and shown nowhere"

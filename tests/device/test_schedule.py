@@ -68,3 +68,7 @@ def test_backoff_doubles_up_to_the_cap_and_never_falls_below_a_second() -> None:
         if shortest < POLICY.retry_cap / 2
     ), "each longer than before"
     assert backoff(10_000, POLICY, 0.5) == POLICY.retry_cap * 3 / 4
+
+
+def test_the_instant_is_a_part_of_the_lifetime_whenever_that_begins() -> None:
+    assert renewal_instant(1000, 1900, 1000, Policy(minimum_interval=1), 1.0) == 1690

@@ -55,7 +55,7 @@ def test_a_removed_device_is_a_stranger_who_may_be_allowed_again(fleet: Fleet, m
     said = fleet("remove SN-1 --yes")
     assert (said.status, said.out) == (
         0,
-        "SN-1  removing: out of service: 2 certificates; its thing and record follow\n",
+        "SN-1  removed: certificates out of service: 2; the sweeper deletes them, its thing and its record\n",
     )
     assert fleet.bench.status(certificate) == "gone"
     assert fleet.bench.status(vendor) == "INACTIVE", "it may not come back before its record is gone"
@@ -68,7 +68,7 @@ def test_a_removed_device_is_a_stranger_who_may_be_allowed_again(fleet: Fleet, m
     check_gone(fleet.bench)
     assert "has no record" in fleet("show SN-1").err
     history = [(line.entry.event, line.entry.by) for line in fleet.bench.devices.history("SN-1")]
-    assert [event for event, _ in history[-2:]] == ["removing", "removed"]
+    assert [event for event, _ in history[-2:]] == ["removed", "deleted"]
     assert "arn:aws:" in str(history[-2][1])
 
     fleet.bench.vendor_again(vendor)  # the device is still there, and connects
