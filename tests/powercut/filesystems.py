@@ -9,14 +9,18 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class FileSystem:
-    """How to make one and mount it; `atom` is the bytes that it needs a disk to write whole or not at all."""
+    """How to make one and mount it; `atom` is the bytes that it needs a disk to write whole or not at all.
+
+    For ext4 these are the 1,024 bytes of its superblock: if they are torn, their checksum is wrong and it cannot be
+    mounted, whatever the agent wrote.
+    """
 
     name: str
     kind: str
     megabytes: int
     maker: tuple[str, ...]
     options: str = ""
-    atom: int = 512
+    atom: int = 1024
 
     def make(self, image: Path) -> None:
         """Make an empty one in a file, which is created."""
