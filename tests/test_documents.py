@@ -122,9 +122,11 @@ def test_a_file_that_has_moved_is_noticed() -> None:
 
 def test_every_alarm_is_in_the_operators_document() -> None:
     names = re.findall(r"AlarmName: !Sub \${AWS::StackName}-([\w-]+)", (ROOT / "cloud/template.yaml").read_text())
-    table = (ROOT / "docs/operations.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*) \|", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`([\w-]+…?)`", row)}
+    groups = tuple(name.removesuffix("…") for name in told if name.endswith("…"))
     assert names
-    assert [name for name in names if f"| `{name}` |" not in table] == []
+    assert [name for name in names if name not in told and not name.startswith(groups)] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
