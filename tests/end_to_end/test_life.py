@@ -29,7 +29,8 @@ class Client:
         here = stack.cloud.description
         directory = agent.directory / identity
         self.credentials = Credentials(directory / "certificate.pem", directory / "key.pem")
-        endpoint = Endpoint(here.mqtt_host, here.mqtt_port, agent.directory / "endpoint-ca.pem", agent.serial)
+        name = f"{agent.serial}-agent" if identity == "bootstrap" else agent.serial  # as the policies allow
+        endpoint = Endpoint(here.mqtt_host, here.mqtt_port, agent.directory / "endpoint-ca.pem", name)
         self.cloud, self.topics = (
             MqttCloud(endpoint, PinSources(agent.directory)),
             Topics("cert-rotation", agent.serial),

@@ -249,7 +249,7 @@ def _has_key(credentials: Credentials, certificate: x509.Certificate) -> bool:
     if isinstance(key, Path):
         return bool(load_pem_private_key(key.read_bytes(), None).public_key() == certificate.public_key())
     token = TokenKeys(credentials.certificate.parents[2], key.token, 60)
-    signature = bytes.fromhex(token._ask("sign", key.label, b"challenge".hex()))
+    signature = token._ask("sign", key.label, b"challenge".hex())
     public_key = certificate.public_key()
     assert isinstance(public_key, ec.EllipticCurvePublicKey)
     public_key.verify(signature, b"challenge", ec.ECDSA(hashes.SHA256()))
