@@ -14,6 +14,7 @@ from cloud.rotation.record import Certificate, Device
 from iot_agent.core import lifecycle
 from iot_agent.core.lifecycle import ApplyContext
 from iot_agent.core.record import Issued, Kind, Outcome, Proven, Record, State, Success
+from iot_agent.storage.identities import IdentityDirectories
 from iot_agent.worker import steps
 from tests.simulator.cloud import Faults
 from tests.simulator.device import POLICY, NoProgress, SimulatedDevice
@@ -217,7 +218,7 @@ def planted_forgetting_what_is_unconfirmed(monkeypatch: MonkeyPatch) -> None:
 
 
 def planted_retiring_the_active_identity(monkeypatch: MonkeyPatch) -> None:
-    """Keep only what is pending."""
+    """Keep only what is pending, whether applications use it or not."""
     honest = steps.STEPS[Kind.RETIRE]
 
     def retire(record: Record, now: float, context: steps.StepContext) -> Success:
@@ -225,6 +226,7 @@ def planted_retiring_the_active_identity(monkeypatch: MonkeyPatch) -> None:
         return honest(replace(record, active=None, unconfirmed=(), to_delete=tuple(useless)), now, context)
 
     monkeypatch.setitem(steps.STEPS, Kind.RETIRE, retire)
+    monkeypatch.setattr(IdentityDirectories, "current", lambda _identities: None)
 
 
 def planted_cloud_that_retires_at_issue(monkeypatch: MonkeyPatch) -> None:
