@@ -65,8 +65,8 @@ def _prove(seed: int, *, quick: bool) -> int:
 
 
 def _to_run(test: str) -> str:
-    """Give what pytest is to run for a test: its whole file where one machine lives through the tests in their order."""
-    return test.split("::")[0] if test.startswith("system/") else test.split("[")[0]
+    """Give what pytest is to run for a test: its whole file, where one machine lives through all tests in order."""
+    return test.split("::", maxsplit=1)[0] if test.startswith("system/") else test.split("[", maxsplit=1)[0]
 
 
 def _sum_up(shown: summary.Summary, seconds: float) -> None:
